@@ -5,6 +5,7 @@ The network itself, its training and everything that is graded stand in
 PA1_RollNumber.ipynb; this module holds what any notebook would need.
 """
 
+import base64
 import contextlib
 import hashlib
 import io
@@ -15,6 +16,7 @@ import platform
 import subprocess
 import tarfile
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,10 +27,10 @@ from typing import NamedTuple
 import joblib
 import matplotlib.pyplot as plt
 import numpy as np
+import psutil
 import torch
 import torchvision
 from IPython.display import Markdown, clear_output, display
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image, ImageOps
 from scipy import ndimage, stats
 from skimage.morphology import skeletonize
@@ -145,7 +147,8 @@ def load_mnist(root="data"):
 
 def _read_verified(root, name):
     """Return the bytes of the first good copy of a raw file, or None."""
-    for path in sorted(root.rglob(name)):
+    usual = root / "MNIST" / "raw" / name  # may be behind a link
+    for path in [usual, *sorted(root.rglob(name))]:
         if path.is_file():
             content = path.read_bytes()
             if hashlib.md5(content).hexdigest() == MNIST_MD5[name]:
@@ -337,22 +340,20 @@ def interleave(contestants, repeats):
 # -------------------------------------------------------------- distortions
 
 
-def distort(images, rng, strength=1.0, elastic=0.8):
+def distort(images, rng, strength=1.0):
     """Return randomly distorted copies of images.
 
-    Each is rotated by up to 8 degrees, scaled and sheared by up to 8 %,
-    shifted by up to 1 pixel, each drawn uniformly, and displaced by a smooth
-    random field: normal numbers on a 7 x 7 grid, spread by Gaussian bumps of
-    4 pixels standard deviation.
+    At strength 1 each is rotated by up to 8 degrees, scaled and sheared by up
+    to 8 %, shifted by up to 1 pixel, each drawn uniformly, and displaced by
+    0.8 pixels (standard deviation) in a smooth random field: normal numbers
+    on a 7 x 7 grid, spread by Gaussian bumps of 4 pixels.
 
     Parameters
     ----------
     images : ndarray, shape (N, 784), float32
     rng : numpy.random.Generator
     strength : float
-        Factor of the four affine limits.
-    elastic : float
-        Standard deviation of the displacement, in pixels.
+        Factor of all these amounts.
 
     Returns
     -------
@@ -377,7 +378,7 @@ def distort(images, rng, strength=1.0, elastic=0.8):
     basis = torch.vstack([line.repeat(side), line.repeat_interleave(side),
                           torch.ones(side ** 2), bumps])
     weights = torch.from_numpy(rng.standard_normal(
-        (n, 2, len(basis)), np.float32)) * (elastic * 2 / side)
+        (n, 2, len(basis)), np.float32)) * (0.8 * strength * 2 / side)
     weights[:, 0, :3] = torch.stack(
         [wide * cos, shear * cos - high * sin, dx], dim=1)
     weights[:, 1, :3] = torch.stack(
@@ -389,7 +390,7 @@ def distort(images, rng, strength=1.0, elastic=0.8):
     return pixels.view(n, -1).numpy()
 
 
-def distorted_batches(images, batches, total, seed, distorted=True,
+def distorted_batches(images, batches, total, seed, strengths=None,
                       label=None, group=4):
     """Yield (X, batch) for batches of indices, distorted by a second thread.
 
@@ -405,8 +406,9 @@ def distorted_batches(images, batches, total, seed, distorted=True,
         Number of batches.
     seed : int
         Of the distortions; they are the same however threads are timed.
-    distorted : bool
-        If False, the images come as they are.
+    strengths : tuple of float, optional
+        Strength of `distort` for the first and the last batch, linear
+        between; without it the images come as they are.
     label : str, optional
         Shows progress under this name.
     group : int
@@ -415,9 +417,10 @@ def distorted_batches(images, batches, total, seed, distorted=True,
     rng = np.random.default_rng(seed)
     images = np.asarray(images)
 
-    def prepare(indices):
+    def prepare(indices, progress):
         X = images[np.concatenate(indices)]
-        X = distort(X, rng) if distorted else X
+        if strengths:
+            X = distort(X, rng, np.interp(progress, (0, 1), strengths))
         stops = np.cumsum([len(batch) for batch in indices])
         return list(zip(np.split(X, stops[:-1]), indices))
 
@@ -426,8 +429,8 @@ def distorted_batches(images, batches, total, seed, distorted=True,
         groups = progress(groups, math.ceil(total / group), label)
     with single_thread(), ThreadPoolExecutor(max_workers=1) as worker:
         ready = None
-        for indices in groups:
-            coming = worker.submit(prepare, indices)
+        for count, indices in enumerate(groups):
+            coming = worker.submit(prepare, indices, count * group / total)
             if ready is not None:
                 yield from ready.result()
             ready = coming
@@ -602,10 +605,9 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 
 
 def set_style():
-    """Make figures vectors for the PDF, PNG for the browser, one look."""
-    set_matplotlib_formats("png", "pdf")
+    """Give all figures one look."""
     plt.rcParams.update({
-        "figure.dpi": 110, "savefig.dpi": 110, "pdf.fonttype": 42,
+        "figure.dpi": 140, "savefig.dpi": 140, "pdf.fonttype": 42,
         "figure.constrained_layout.use": True,
         "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8,
         "legend.fontsize": 7.5, "legend.frameon": False,
@@ -617,16 +619,29 @@ def set_style():
 
 
 def show_figure(fig, number, caption):
-    """Display a figure and its numbered caption, then close it."""
-    display(fig)
-    display(Markdown(f"**Figure {number}.** {' '.join(caption.split())}"))
+    """Display a figure and its numbered caption, then close it.
+
+    The saved notebook holds it twice: as a PDF, whose lines stay sharp in
+    the report, and as a PNG of 256 colors, a third of the usual size.
+    """
+    vector, raster, small = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    fig.savefig(vector, format="pdf", metadata={"CreationDate": None})
+    fig.savefig(raster, format="png")
     plt.close(fig)
+    image = Image.open(raster).convert("RGB")
+    image.quantize(256, dither=Image.Dither.NONE).save(
+        small, "png", optimize=True)
+    display({"image/png": base64.b64encode(small.getvalue()).decode(),
+             "application/pdf": base64.b64encode(vector.getvalue()).decode(),
+             "text/plain": f"Figure {number}"}, raw=True)
+    display(Markdown(f"**Figure {number}.** {' '.join(caption.split())}"))
 
 
 def mark_epochs(ax, iterations_per_epoch):
     """Add an axis of epochs on top of an axis of iterations."""
     top = ax.secondary_xaxis("top", functions=(
-        lambda i: i / iterations_per_epoch, lambda e: e * iterations_per_epoch))
+        lambda i: i / iterations_per_epoch,
+        lambda epoch: epoch * iterations_per_epoch))
     top.set_xlabel("epoch")
     ax.set_xlabel("iteration (update)")
 
@@ -680,7 +695,7 @@ def plot_confusion(ax, y, predicted):
 def plot_result(histories, y, predicted, color, iterations_per_epoch):
     """Draw the loss curves of a model beside its confusion matrix."""
     fig, (left, right) = plt.subplots(
-        1, 2, figsize=(6.4, 2.75), width_ratios=(1.15, 1))
+        1, 2, figsize=(6.4, 2.45), width_ratios=(1.25, 1))
     plot_curves(left, histories, color, "")
     left.set(ylabel="cross-entropy", ylim=(0, None))
     left.legend()
@@ -703,7 +718,7 @@ def draw_network(sizes, activation_label):
     """Draw an MLP as columns of neurons with its layer sizes."""
     fig, ax = plt.subplots(figsize=(6.4, 2.3))
     ax.axis("off")
-    heights = [np.linspace(-1, 1, n) for n in (9, 8, 7, 6, 5)]
+    heights = [np.linspace(-1, 1, n) for n in (8, 7, 6, 5, 5)]
     for left in range(len(sizes) - 1):
         for a in heights[left]:
             for b in heights[left + 1]:
@@ -767,20 +782,32 @@ def describe_machine(device):
     ]
 
 
-def peak_memory():
-    """Return the largest resident memory so far, in GB, or NaN on Windows.
+class PeakMemory(threading.Thread):
+    """Watch the memory of this process and its workers in the background.
 
-    The sum of this process's peak and, for every worker process, the largest
-    peak of any: an upper bound of what was resident at one time.
+    Attributes
+    ----------
+    gigabytes : float
+        Largest sum seen so far of what each process holds, shared pages
+        counted once (PSS on Linux; elsewhere resident sizes).
     """
-    try:
-        import resource
-    except ImportError:
-        return float("nan")
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return (own + joblib.cpu_count() * child) * unit / 1e9
+
+    def __init__(self, interval=1.0):
+        super().__init__(daemon=True)
+        self.interval, self.gigabytes = interval, 0.0
+        self.start()
+
+    def run(self):
+        """Sample until the program ends."""
+        own = psutil.Process()
+        while True:
+            total = 0
+            for process in [own, *own.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    memory = process.memory_full_info()
+                    total += getattr(memory, "pss", memory.rss)
+            self.gigabytes = max(self.gigabytes, total / 1e9)
+            time.sleep(self.interval)
 
 
 # -------------------------------------------------------- photos of digits
@@ -901,18 +928,28 @@ def ink_of(gray):
         How much each pixel differs from the paper around it; ink is high.
     """
     side = max(gray.shape)
+    grain = np.abs(gray - ndimage.uniform_filter(gray, 3))
+    blur = np.clip(30 * grain.mean(), min(1, side / 300), side / 100)
+    gray = ndimage.gaussian_filter(gray, blur)
     step = -(-side // 80)               # paper varies slowly: a coarse grid
     coarse = np.asarray(Image.fromarray(gray).reduce(step))
     local = coarse - ndimage.gaussian_filter(coarse, side / step / 5)
-    if (local ** 3).sum() > 0:          # few light pixels on much dark
+    light_ink = (local ** 3).sum() > 0  # few light pixels on much dark
+    if light_ink:
         gray, coarse = 1 - gray, 1 - coarse
     # The lightest and then the darkest gray in a window wider than any
-    # stroke is the paper without its strokes (a closing).
-    paper = ndimage.grey_closing(coarse, (int(0.4 * side / step),) * 2)
-    paper = Image.fromarray(ndimage.gaussian_filter(paper, 2))
+    # stroke is the paper without its strokes (a closing); on a slope it
+    # fails at the border, so a plane is taken off before.
+    rows, columns = np.indices(coarse.shape, np.float32)
+    terms = np.stack([rows, columns, rows ** 0], axis=2)
+    plane = terms @ np.linalg.lstsq(terms.reshape(-1, 3), coarse.ravel())[0]
+    paper = ndimage.grey_closing(coarse - plane,
+                                 (int(0.4 * side / step),) * 2)
+    paper = Image.fromarray(plane + ndimage.gaussian_filter(paper, 2))
     paper = np.asarray(paper.resize(gray.shape[::-1], Image.BILINEAR))
-    smooth = ndimage.gaussian_filter(gray, min(1.0, side / 300))
-    return np.maximum(paper - smooth, 0)
+    # Ink absorbs a share of the light: where it is darker, so is the ink.
+    light = 0.5 + np.clip(1 - paper if light_ink else paper, 0, 1)
+    return np.maximum(paper - gray, 0) / light
 
 
 def digit_mask(ink):
@@ -935,28 +972,27 @@ def digit_mask(ink):
     """
     middle = np.median(ink)
     noise = 1.4826 * np.median(np.abs(ink - middle))
-    floor = middle + max(5 * noise, 0.15 * (ink.max() - middle))
-    if not (ink > floor).any():
+    floor = middle + max(4 * noise, 0.15 * (ink.max() - middle))
+    if ink.max() <= middle + 6 * noise:
         raise ValueError("no digit found: nothing stands out from the "
                          "paper; use a darker pen or more light")
+    eight = np.ones((3, 3))             # pixels touch at corners, too
+    labels, count = ndimage.label(ink > floor, eight)
+    size = extents(labels)
+    edges = [labels[0], labels[-1], labels[:, 0], labels[:, -1]]
+    along = np.bincount(np.concatenate(edges), minlength=count + 1)[1:]
+    along = along > 0.5 * size
+    if size[~along].max(initial=0) >= 0.1 * size.max():
+        ink = np.where(np.isin(labels, 1 + np.flatnonzero(along)), 0, ink)
     level = max(floor, (middle + np.median(ink[ink > floor])) / 2)
-    labels, count = ndimage.label(ink > level, np.ones((3, 3)))
-    size = np.array([max(s.stop - s.start for s in box)
-                     for box in ndimage.find_objects(labels)])
+    labels, count = ndimage.label(ink > level, eight)
     area = np.bincount(labels.ravel())[1:]
-    edges = np.concatenate([labels[0], labels[-1], labels[:, 0],
-                            labels[:, -1]])
-    along = np.bincount(edges, minlength=count + 1)[1:] > 0.5 * size
-    if size[~along].max(initial=0) < 0.1 * size.max():
-        along[:] = False                # nothing but marks along the edges
-    score = area * size * ~along
-    group = labels == 1 + score.argmax()
+    group = labels == 1 + (area * extents(labels)).argmax()
     while True:
         rows, columns = np.nonzero(group)
-        reach = 0.15 * max(np.ptp(rows), np.ptp(columns)) + 1
+        reach = 0.25 * max(np.ptp(rows), np.ptp(columns)) + 1
         near = ndimage.distance_transform_edt(~group) < reach
         near = np.unique(labels[near])[1:] - 1
-        near = near[~along[near]]
         near = near[area[near] > 0.015 * area[near].sum()]
         grown = group | np.isin(labels, near + 1)
         if (grown == group).all():
@@ -964,33 +1000,42 @@ def digit_mask(ink):
         group = grown
 
 
+def extents(labels):
+    """Return the longer side of each labeled region's box, in pixels."""
+    return np.array([max(s.stop - s.start for s in box)
+                     for box in ndimage.find_objects(labels)])
+
+
 def cut_out(ink, mask, level):
-    """Cut the digit out, FINE_SIZE pixels long, as distances.
+    """Cut the digit out, at least FINE_SIZE pixels long, as distances.
+
+    Parameters
+    ----------
+    ink, mask, level
+        What `ink_of` and `digit_mask` return.
 
     Returns
     -------
-    ndarray, shape (h, w)
-        Signed distance of each pixel from the strokes' edge, in pixels,
-        positive in the strokes; with a margin of FINE_SIZE / 8.
+    distance : ndarray, shape (h, w)
+        From each pixel to the edge of the strokes, in pixels, positive in
+        the strokes; with a margin of an eighth around them.
+    scale : float
+        Pixels of `distance` to one of MNIST.
     """
-    rows, columns = np.nonzero(mask)
-    pad = 2
-    box = [slice(max(0, r.min() - pad), r.max() + 1 + pad)
-           for r in (rows, columns)]
-    near = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=pad)
-    crop = np.where(near, ink / level / 2, 0)[tuple(box)]
-    scale = FINE_SIZE / (1 + max(np.ptp(rows), np.ptp(columns)))
-    shape = [max(1, round(n * scale)) for n in crop.shape]
-    fine = Image.fromarray(crop.astype(np.float32)).resize(
-        shape[::-1], Image.BICUBIC)
-    inside = np.pad(np.asarray(fine) > 0.5, FINE_SIZE // 8)
-    return (ndimage.distance_transform_edt(inside)
-            - ndimage.distance_transform_edt(~inside))
-
-
-def stroke_width(distance):
-    """Return the mean stroke width in MNIST pixels: 4 x mean depth."""
-    return 4 * distance[distance > 0].mean() * 20 / FINE_SIZE
+    near = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=2)
+    box, = ndimage.find_objects(near.astype(int))
+    crop = np.where(near, ink / level / 2, 0)[box].astype(np.float32)
+    zoom = max(1, FINE_SIZE / max(crop.shape))      # never loses thin lines
+    shape = [max(1, round(n * zoom)) for n in crop.shape]
+    fine = Image.fromarray(crop).resize(shape[::-1], Image.BICUBIC)
+    inside = np.pad(np.asarray(fine) > 0.5, max(shape) // 8)
+    if not inside.any():
+        raise ValueError("no digit found: there are only specks; use a "
+                         "darker pen or a sharper photo")
+    distance = (ndimage.distance_transform_edt(inside)
+                - ndimage.distance_transform_edt(~inside))
+    box, = ndimage.find_objects(inside.astype(int))
+    return distance, max(s.stop - s.start for s in box) / 20
 
 
 def place(strokes):
@@ -1027,9 +1072,10 @@ def digit_steps(image):
     steps = {"gray": to_gray(read_image(image))}
     steps["ink"] = ink_of(steps["gray"])
     steps["digit"], level = digit_mask(steps["ink"])
-    distance = cut_out(steps["ink"], steps["digit"], level)
-    width = stroke_width(distance)
-    change = (np.clip(width, *STROKE_WIDTH) - width) / 2 * FINE_SIZE / 20
+    distance, scale = cut_out(steps["ink"], steps["digit"], level)
+    # In a stroke of width w, the mean distance to its edge is w / 4.
+    width = 4 * distance[distance > 0].mean() / scale
+    change = (np.clip(width, *STROKE_WIDTH) - width) / 2 * scale
     steps["strokes"] = np.clip(distance + change + 0.5, 0, 1)
     steps["MNIST"] = place(steps["strokes"])
     return steps
@@ -1037,6 +1083,31 @@ def digit_steps(image):
 
 def prepare_digit(image):
     """Make a photo, scan or drawing of one digit look like MNIST.
+
+    The paper's light is subtracted, specks and marks along the border are
+    dropped, strokes get MNIST's width, the digit fits in 20 x 20 pixels, and
+    its center of mass is at pixel (14, 14) of 28 x 28, as in MNIST's files.
+
+    Parameters
+    ----------
+    image : str, os.PathLike, PIL.Image.Image or array_like
+        A file, an image, or an array of shape (H, W) or (H, W, 1 to 4), of
+        any polarity, scale and size from 20 pixels to 50 megapixels.
+
+    Returns
+    -------
+    ndarray, shape (784,), float32, in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        If the image can't be read, is too small, too large or blank, or no
+        digit stands out in it; the message says what would do.
+
+    References
+    ----------
+    Y. LeCun, C. Cortes, C. J. C. Burges: The MNIST database of handwritten
+    digits: size-normalized to 20 x 20, centered by center of mass.
     """
     return digit_steps(image)["MNIST"].reshape(784)
 
@@ -1182,13 +1253,10 @@ def perturb(images, kind, strength, rng):
     sign = rng.choice([-1, 1], len(stack))
     if kind == "shift":         # up, down, left or right
         axis = rng.integers(2, size=len(stack))
-        moves = [(a, s) for a in (0, 1) for s in (-1, 1)]
-        result = np.zeros_like(stack)
-        for a, s in moves:
+        result = np.empty_like(stack)
+        for a, s in ((0, -1), (0, 1), (1, -1), (1, 1)):
             chosen = (axis == a) & (sign == s)
-            move = (0, 0) + ()
-            offset = [0, 0, 0]
-            offset[1 + a] = s * strength
+            offset = (0, s * strength * (a == 0), s * strength * (a == 1))
             result[chosen] = ndimage.shift(stack[chosen], offset, order=1)
     elif kind == "rotate":
         result = np.empty_like(stack)

@@ -1,0 +1,80 @@
+"""Pack the assignment: PA1_<Roll>.zip with notebook, PDF and helpers.
+
+    python tests/hand_in.py ROLLNUMBER [--folder .]
+
+Refuses, and says why, unless the notebook is one clean run and the PDF is a
+report of that run.
+"""
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import checks
+
+OTHERS = ("helpers.py", "requirements.txt", "README.md")
+
+
+def hand_in(roll, folder):
+    """Write the zip, all or nothing, and return its path.
+
+    Raises
+    ------
+    ValueError
+        With all the reasons, a line each, why nothing was written.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", roll):
+        raise ValueError("the roll number may have letters, digits, - and _ "
+                         f"only, and at least one of them: {roll!r}")
+    folder = Path(folder)
+    members = {f"PA1_{roll}{suffix}": folder / f"PA1_RollNumber{suffix}"
+               for suffix in (".ipynb", ".pdf")}
+    members |= {name: folder / name for name in OTHERS}
+    reasons = [f"{path} is missing" for path in members.values()
+               if not path.is_file()]
+    if not reasons:
+        notebook_path, pdf_path, *_ = members.values()
+        notebook = checks.read(notebook_path)
+        reasons = (checks.run_problems(notebook)
+                   + checks.origin_problems(notebook_path)
+                   or checks.pdf_problems(pdf_path, notebook))
+    if reasons:
+        raise ValueError("\n".join(reasons))
+    target = folder / f"PA1_{roll}.zip"
+    handle, unfinished = tempfile.mkstemp(".part", "PA1_", folder)
+    try:
+        with os.fdopen(handle, "wb") as file, ZipFile(
+                file, "w", ZIP_DEFLATED) as archive:
+            for name, path in members.items():
+                archive.write(path, name)
+        os.replace(unfinished, target)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+    return target
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("roll", help="your roll number")
+    parser.add_argument("--folder", default=".",
+                        help="where PA1_RollNumber.ipynb lies (.)")
+    options = parser.parse_args()
+    try:
+        target = hand_in(options.roll, options.folder)
+    except (OSError, ValueError) as error:
+        print(f"Not packed:\n{error}", file=sys.stderr)
+        return 1
+    with ZipFile(target) as archive:
+        if b"Name Surname" in archive.read(f"PA1_{options.roll}.ipynb"):
+            print("Note: the notebook still says 'Name Surname'.")
+    print(f"{target}: hand this in.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,452 @@
+"""What prepare_digit promises, and that bad input gets a clear error."""
+import io
+import struct
+import time
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image, ImageDraw
+
+from helpers import (
+    DAMAGES,
+    digit_steps,
+    naive_digit,
+    perturb,
+    photograph,
+    prepare_digit,
+)
+
+
+def drawn_five(size=200, pen=12, ink=20, paper=235, break_bar=False):
+    """Return a gray drawing of a 5 whose bar may be a separate stroke."""
+    image = Image.new("L", (size, size), paper)
+    draw = ImageDraw.Draw(image)
+
+    def at(*points):
+        return [(x * size, y * size) for x, y in points]
+
+    draw.line(at((0.42, 0.2), (0.38, 0.45)), ink, pen)
+    draw.arc(at((0.28, 0.42), (0.64, 0.8)), -120, 150, ink, pen)
+    left = 0.48 if break_bar else 0.42
+    draw.line(at((left, 0.22), (0.66, 0.2)), ink, pen)
+    return image
+
+
+def is_mnist_like(x):
+    """Check the result's type, range, box and center; return it as 2-D."""
+    assert isinstance(x, np.ndarray)
+    assert x.shape == (784,) and x.dtype == np.float32
+    assert np.isfinite(x).all() and x.min() >= 0 and 0.5 < x.max() <= 1
+    image = x.reshape(28, 28)
+    rows, columns = np.nonzero(image)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)
+    for n in (image.sum(axis=1), image.sum(axis=0)):
+        center = (n * np.arange(28)).sum() / n.sum()
+        free = n[0] == n[-1] == 0       # not held back by the image's edge
+        assert abs(center - 14) <= 0.55 or not free
+    return image
+
+
+def same_digit(a, b, least=0.9):
+    """Tell whether two results agree, but for one pixel's shift, by r."""
+    a, b = np.reshape(a, (28, 28)), np.ravel(b)
+    return least < max(np.corrcoef(np.roll(a, (i, j), (0, 1)).ravel(), b)[0, 1]
+                       for i in (-1, 0, 1) for j in (-1, 0, 1))
+
+
+@pytest.fixture(scope="module")
+def five():
+    return prepare_digit(drawn_five())
+
+
+# ---------------------------------------------------------- what comes out
+
+def test_result_is_like_mnist(five):
+    is_mnist_like(five)
+
+
+def test_steps_end_in_the_result(five):
+    steps = digit_steps(drawn_five())
+    assert list(steps) == ["gray", "ink", "digit", "strokes", "MNIST"]
+    assert all(step.ndim == 2 for step in steps.values())
+    np.testing.assert_array_equal(steps["MNIST"].ravel(), five)
+
+
+def test_aspect_is_kept():
+    wide = Image.new("L", (200, 200), 255)
+    ImageDraw.Draw(wide).rectangle((40, 80, 159, 119), 0)      # 120 x 40
+    rows, columns = np.nonzero(prepare_digit(wide).reshape(28, 28) > 0.5)
+    assert np.ptp(columns) + 1 == 20
+    assert 5 <= np.ptp(rows) + 1 <= 8
+
+
+@pytest.mark.parametrize("pen", [2, 4, 8, 16, 30])
+def test_strokes_are_as_wide_as_in_mnist(pen):
+    ink = is_mnist_like(prepare_digit(drawn_five(pen=pen))).sum()
+    assert 60 < ink < 160       # 10 to 90 % of MNIST's fives: 68 to 138
+
+
+def test_mnist_itself_hardly_changes(five):
+    again = prepare_digit(five.reshape(28, 28))
+    assert same_digit(five, again, 0.97)
+
+
+# ------------------------------------------------------- formats and scales
+
+IMAGES = {
+    "gray": lambda g: g,
+    "RGB": lambda g: g.convert("RGB"),
+    "RGBA": lambda g: g.convert("RGBA"),
+    "LA": lambda g: g.convert("LA"),
+    "CMYK": lambda g: g.convert("CMYK"),
+    "palette": lambda g: g.convert("P"),
+    "1 bit": lambda g: g.convert("1", dither=Image.Dither.NONE),
+    "16 bit": lambda g: Image.fromarray(np.asarray(g, np.uint16) * 257),
+    "32 bit": lambda g: g.convert("I"),
+    "float": lambda g: g.convert("F"),
+}
+ARRAYS = {
+    "uint8": lambda a: a,
+    "uint16": lambda a: a.astype(np.uint16) * 257,
+    "int64": lambda a: a.astype(np.int64),
+    "float 0 to 1": lambda a: a / 255,
+    "float 0 to 255": lambda a: a.astype(float),
+    "float -1 to 1": lambda a: a / 127.5 - 1,
+    "float16": lambda a: (a / 255).astype(np.float16),
+    "bool": lambda a: a > 127,
+    "list": lambda a: a.tolist(),
+    "one channel": lambda a: a[:, :, None],
+    "channel first": lambda a: a[None],
+    "RGB": lambda a: np.stack([a] * 3, axis=2),
+    "Fortran order": lambda a: np.asfortranarray(a),
+    "mirrored view": lambda a: a[:, ::-1].copy()[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("form", IMAGES)
+def test_pil_images(form, five):
+    x = prepare_digit(IMAGES[form](drawn_five()))
+    assert same_digit(is_mnist_like(x), five, 0.97)
+
+
+@pytest.mark.parametrize("form", ARRAYS)
+def test_arrays(form, five):
+    x = prepare_digit(ARRAYS[form](np.asarray(drawn_five())))
+    assert same_digit(is_mnist_like(x), five, 0.97)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.gif",
+                                  "a.tif", "a.webp"])
+def test_files(name, five, tmp_path):
+    drawn_five().save(tmp_path / name)
+    assert same_digit(prepare_digit(tmp_path / name), five)
+    assert same_digit(prepare_digit(str(tmp_path / name)), five)
+
+
+def test_16_bit_png(five, tmp_path):
+    IMAGES["16 bit"](drawn_five()).save(tmp_path / "a.png")
+    assert same_digit(prepare_digit(tmp_path / "a.png"), five, 0.97)
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+@pytest.mark.parametrize("hidden", [0, 255])
+def test_transparent_paper(ink, hidden, five):
+    shape = 255 - np.asarray(drawn_five(ink=0, paper=255))
+    color = np.where(shape > 127, ink, hidden).astype(np.uint8)
+    x = prepare_digit(np.dstack([color, color, color, shape]))
+    assert same_digit(x, five, 0.97)
+
+
+def test_transparent_palette(five):
+    paletted = drawn_five().convert("P")
+    paletted.info["transparency"] = paletted.getpixel((0, 0))
+    assert same_digit(prepare_digit(paletted), five, 0.97)
+
+
+@pytest.mark.parametrize("colors", [((200, 30, 30), (250, 240, 210)),
+                                    ((20, 40, 160), (225, 225, 235)),
+                                    ((250, 250, 250), (20, 80, 50))])
+def test_colored_ink_and_paper(colors, five):
+    ink, paper = (Image.new("RGB", (200, 200), c) for c in colors)
+    paper.paste(ink, mask=drawn_five(ink=255, paper=0))
+    assert same_digit(prepare_digit(paper), five, 0.97)
+
+
+@pytest.mark.parametrize("orientation, turn", [
+    (3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90),
+    (8, Image.Transpose.ROTATE_270), (2, Image.Transpose.FLIP_LEFT_RIGHT)])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_exif_rotation(orientation, turn, suffix, five, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"phone.{suffix}"
+    drawn_five(800, 48).transpose(turn).save(path, exif=exif)
+    assert same_digit(prepare_digit(path), five)
+
+
+# ------------------------------------------------- polarity, size and place
+
+@pytest.mark.parametrize("ink, paper", [(0, 255), (255, 0), (60, 110),
+                                        (190, 150), (120, 250), (10, 60)])
+def test_polarity_is_found_out(ink, paper, five):
+    x = prepare_digit(drawn_five(ink=ink, paper=paper))
+    assert same_digit(x, five, 0.97)
+
+
+@pytest.mark.parametrize("size", [20, 28, 50, 333, 1000, 3000])
+def test_any_size(size, five):
+    x = prepare_digit(drawn_five(size, max(1, round(0.06 * size))))
+    assert same_digit(is_mnist_like(x), five, 0.75 if size < 50 else 0.9)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, 400), (400, 0), (220, 330)])
+def test_any_place(corner, five):
+    sheet = Image.new("L", (600, 600), 235)
+    sheet.paste(drawn_five(), corner)
+    assert same_digit(prepare_digit(sheet), five)
+
+
+def test_fifty_megapixels_are_quick_and_small(five, tmp_path):
+    path = tmp_path / "large.jpg"
+    drawn_five(7070, 420).save(path)
+    assert 7070 ** 2 > 0.99 * 50e6
+    start = time.perf_counter()
+    assert same_digit(prepare_digit(path), five)
+    pixels = np.asarray(Image.open(path))
+    tracemalloc.start()
+    assert same_digit(prepare_digit(pixels), five)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300e6
+    assert time.perf_counter() - start < 8
+
+
+@pytest.mark.parametrize("shape", [(20, 200), (300, 20), (28, 5), (60, 4000)])
+def test_long_images(shape):
+    image = np.full(shape, 230, np.uint8)
+    h, w = shape
+    image[h // 4:-(h // 4), 2 * w // 5:-(2 * w // 5)] = 30
+    is_mnist_like(prepare_digit(image))
+
+
+# ------------------------------------------------------------ hard photos
+
+def test_uneven_light(five):
+    light = np.linspace(1, 0.3, 200) * np.linspace(1, 0.6, 200)[:, None]
+    assert same_digit(prepare_digit(np.asarray(drawn_five()) * light), five)
+
+
+def test_shadow_with_an_edge(five):
+    photo = np.asarray(drawn_five()).astype(float)
+    photo[:, 90:] *= 0.6
+    assert same_digit(prepare_digit(photo), five)
+
+
+def test_noise_and_low_contrast(five):
+    rng = np.random.default_rng(0)
+    photo = np.asarray(drawn_five(ink=110, paper=160))
+    photo = photo + rng.normal(0, 8, photo.shape)
+    assert same_digit(prepare_digit(photo), five)
+
+
+def test_specks_and_border_marks_are_left_out(five):
+    photo = np.array(drawn_five())
+    rng = np.random.default_rng(1)
+    for row, column in rng.integers(0, 198, (25, 2)):
+        photo[row:row + 2, column:column + 2] = 20
+    photo[:4, 30:150] = photo[60:, :5] = photo[-3:, 120:] = 40
+    assert same_digit(prepare_digit(photo), five, 0.95)
+
+
+def test_broken_strokes_are_kept(five):
+    parted = prepare_digit(drawn_five(break_bar=True))
+    assert same_digit(parted, five, 0.9)
+    assert parted.reshape(28, 28)[4:9, 16:].sum() > 5       # the bar
+
+
+def test_noise_alone_is_refused_or_finite():
+    rng = np.random.default_rng(2)
+    for shape in ((28, 28), (300, 400), (2000, 1500)):
+        try:
+            is_finite = np.isfinite(prepare_digit(rng.random(shape))).all()
+        except ValueError:
+            is_finite = True
+        assert is_finite
+
+
+# -------------------------------------------------------------- properties
+
+@settings(max_examples=150, deadline=None)
+@given(hnp.arrays(st.sampled_from([np.uint8, np.float32, np.int16, bool]),
+                  hnp.array_shapes(min_dims=0, max_dims=4, max_side=40)))
+def test_any_array_gives_a_digit_or_value_error(image):
+    before = image.copy()
+    try:
+        x = prepare_digit(image)
+    except ValueError as error:
+        assert len(str(error)) > 20
+    else:
+        assert x.shape == (784,) and x.dtype == np.float32
+        assert np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1
+    np.testing.assert_array_equal(image, before)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(20, 90), st.integers(20, 90), st.integers(0, 2 ** 32 - 1),
+       st.floats(0.001, 0.999))
+def test_random_dots(height, width, seed, share):
+    dots = np.random.default_rng(seed).random((height, width)) < share
+    try:
+        x = prepare_digit(dots)
+    except ValueError:
+        return
+    assert np.isfinite(x).all() and x.min() >= 0 and 0 < x.max() <= 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(max_size=300))
+def test_any_bytes_in_a_file(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("any") / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    with pytest.raises(ValueError, match="cannot use"):
+        prepare_digit(path)
+
+
+def test_input_is_not_changed():
+    image = drawn_five()
+    array = np.array(image)
+    array.flags.writeable = False
+    prepare_digit(array)
+    before = image.tobytes()
+    prepare_digit(image)
+    assert image.tobytes() == before and image.size == (200, 200)
+
+
+# --------------------------------------------------------------- bad input
+
+def png_header(width, height):
+    """Return a PNG that claims a size and holds no pixels."""
+    def chunk(kind, data):
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
+            + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+
+
+BAD = {
+    "blank white": (np.full((50, 50), 255, np.uint8), "blank"),
+    "blank black": (np.zeros((50, 50)), "blank"),
+    "blank gray image": (Image.new("RGB", (50, 50), (90, 90, 90)), "blank"),
+    "transparent": (Image.new("RGBA", (50, 50), (0, 0, 0, 0)), "blank"),
+    "NaN": (np.full((28, 28), np.nan), "NaN"),
+    "one infinity": (np.pad([[np.inf]], 20), "infinite"),
+    "too small": (np.eye(10), "too few"),
+    "too small image": (Image.new("L", (8, 8)), "too few"),
+    "too narrow": (np.ones((1, 2000)), "narrow"),
+    "empty array": (np.zeros((0, 0)), "too few"),
+    "empty list": ([], "shape"),
+    "a number": (5, "shape"),
+    "one axis": (np.ones(784), r"\(784,\); reshape"),
+    "five channels": (np.ones((30, 30, 5)), "shape"),
+    "four axes": (np.ones((2, 30, 30, 3)), "shape"),
+    "objects": (np.full((30, 30), None), "object"),
+    "texts": (np.full((30, 30), "x"), "array of real numbers"),
+    "complex": (np.ones((30, 30), complex), "complex"),
+    "None": (None, "NoneType"),
+    "bytes": (b"abc", "bytes"),
+    "dictionary": ({"a": 1}, "dict"),
+    "ragged list": ([[1, 2], [3]], "inhomogeneous"),
+    "too many pixels": (np.broadcast_to(np.uint8(1), (8000, 8000)),
+                        "megapixels"),
+}
+
+
+@pytest.mark.parametrize("sort", BAD)
+def test_bad_input_has_a_clear_error(sort):
+    image, message = BAD[sort]
+    with pytest.raises(ValueError, match=message):
+        prepare_digit(image)
+
+
+def bad_files():
+    """Return the content of files that can't be used."""
+    buffer = io.BytesIO()
+    drawn_five().save(buffer, "PNG")
+    png = buffer.getvalue()
+    buffer = io.BytesIO()
+    drawn_five(1000).save(buffer, "JPEG")
+    return {"empty": b"", "text": b"This is a digit: 5\n",
+            "truncated PNG": png[:len(png) // 2],
+            "truncated JPEG": buffer.getvalue()[:3000],
+            "damaged PNG": png[:60] + b"?" * 40 + png[100:],
+            "a bomb": png_header(60_000, 60_000),
+            "a small bomb": png_header(8_000, 8_000),
+            "a large bomb": png_header(2 ** 31 - 1, 2 ** 31 - 1),
+            "no pixels": png_header(0, 0)}
+
+
+@pytest.mark.parametrize("sort", bad_files())
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_bad_files_have_a_clear_error(sort, tmp_path):
+    path = tmp_path / "digit.png"
+    path.write_bytes(bad_files()[sort])
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="digit.png.*give a whole PNG"):
+        prepare_digit(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
+
+
+def test_absent_files_and_folders(tmp_path):
+    with pytest.raises((ValueError, OSError), match="absent.png"):
+        prepare_digit(tmp_path / "absent.png")
+    with pytest.raises((ValueError, OSError), match=tmp_path.name):
+        prepare_digit(tmp_path)
+    with pytest.raises((ValueError, OSError), match="cannot use ''"):
+        prepare_digit("")
+    with pytest.raises((ValueError, OSError), match="null"):
+        prepare_digit("a\0b")
+
+
+def test_faint_noise_on_blank_paper_is_no_digit():
+    rng = np.random.default_rng(3)
+    photo = 200 + rng.normal(0, 2, (300, 400))
+    with pytest.raises(ValueError, match="no digit"):
+        prepare_digit(photo)
+
+
+# ------------------------------------------------------- photos of digits
+
+@pytest.mark.parametrize("kind", ["clean", *DAMAGES, "mixed"])
+def test_photographs_are_seeded_and_readable(kind, five):
+    photo = photograph(five, np.random.default_rng(4), [kind])
+    again = photograph(five, np.random.default_rng(4), [kind])
+    assert photo.dtype == np.uint8 and photo.ndim == 2
+    np.testing.assert_array_equal(photo, again)
+    assert same_digit(prepare_digit(photo), five, 0.6)
+    assert naive_digit(photo).shape == (784,)
+
+
+@pytest.mark.parametrize("kind, none, strong", [
+    ("shift", 0, 4), ("rotate", 0, 25), ("noise", 0, 0.5),
+    ("thinner", 0, 1), ("thicker", 0, 1)])
+def test_perturb(kind, none, strong, five):
+    X = np.tile(five, (20, 1))
+    before = X.copy()
+    rng = np.random.default_rng(5)
+    np.testing.assert_allclose(perturb(X, kind, none, rng), X, atol=1e-6)
+    changed = perturb(X, kind, strong, rng)
+    assert changed.shape == X.shape and changed.dtype == np.float32
+    assert 0 <= changed.min() and changed.max() <= 1
+    assert np.abs(changed - X).max() > 0.3
+    np.testing.assert_array_equal(X, before)
+    ink = changed.sum() / X.sum()
+    assert {"thinner": ink < 0.8, "thicker": ink > 1.2,
+            "noise": ink > 1}.get(kind, 0.95 < ink < 1.05)
