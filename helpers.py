@@ -555,6 +555,8 @@ def mean_std(values, decimals=2):
 
 def format_p(p):
     """Format a p-value for a sentence."""
+    if math.isnan(p):
+        return "no spread to test"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
@@ -596,7 +598,7 @@ def show_table(rows, number, caption, num_text_columns=1):
 
 # ------------------------------------------------------------------ figures
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
+# Okabe and Ito's palette: told apart by color-blind readers too.
 COLORS = {
     "sigmoid": "#E69F00", "tanh": "#009E73", "relu": "#0072B2",
     "adam": "#D55E00", "l2": "#CC79A7", "best": "#56B4E9", "other": "#555555",
@@ -643,11 +645,12 @@ def mark_epochs(ax, iterations_per_epoch):
         lambda i: i / iterations_per_epoch,
         lambda epoch: epoch * iterations_per_epoch))
     top.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(plt.MaxNLocator(5))
     ax.set_xlabel("iteration (update)")
 
 
-def plot_curves(ax, histories, color, label, quantities=("train_loss",
-                                                         "test_loss")):
+def plot_curves(ax, histories, color, label,
+                quantities=("train_loss", "test_loss"), scale=1):
     """Draw each run lightly and the mean over runs on top.
 
     Parameters
@@ -658,10 +661,12 @@ def plot_curves(ax, histories, color, label, quantities=("train_loss",
     color, label : str
     quantities : tuple of str
         Attributes of `History`; those of the test set are drawn dashed.
+    scale : float
+        Factor of all values.
     """
     iterations = histories[0].iterations
     for name in quantities:
-        runs = np.array([getattr(history, name) for history in histories])
+        runs = scale * np.array([getattr(h, name) for h in histories])
         style = "-" if name.startswith("train") else "--"
         part = "train" if name.startswith("train") else "test"
         if len(runs) > 1:
@@ -683,9 +688,8 @@ def plot_confusion(ax, y, predicted):
     for (row, column), count in np.ndenumerate(counts):
         if count:
             dark = errors[row, column] > 0.6 * errors.max()
-            ax.text(column, row, count, ha="center", va="center", fontsize=5.5,
-                    color="white" if dark and row != column else "black",
-                    fontweight="bold" if row == column else "normal")
+            ax.text(column, row, count, ha="center", va="center", fontsize=4.8,
+                    color="white" if dark and row != column else "black")
     ax.set(xticks=range(10), yticks=range(10), xlabel="predicted digit",
            ylabel="true digit")
     ax.grid(False)
@@ -824,8 +828,8 @@ def read_image(image):
     Parameters
     ----------
     image : str, os.PathLike, PIL.Image.Image or array_like
-        Path, image, or array of shape (H, W) or (H, W, C), C = 1 to 4 (grey,
-        grey + alpha, RGB, RGBA), of any numeric dtype and scale.
+        Path, image, or array of shape (H, W) or (H, W, C), C = 1 to 4 (gray,
+        gray + alpha, RGB, RGBA), of any numeric dtype and scale.
 
     Returns
     -------
