@@ -796,7 +796,7 @@ class PeakMemory(threading.Thread):
         counted once (PSS on Linux; elsewhere resident sizes).
     """
 
-    def __init__(self, interval=1.0):
+    def __init__(self, interval=10.0):
         super().__init__(daemon=True)
         self.interval, self.gigabytes = interval, 0.0
         self.start()
