@@ -2,7 +2,9 @@
 metrics, tables, figures, and photos of digits.
 
 The network itself, its training and everything that is graded stand in
-PA1_RollNumber.ipynb; this module holds what any notebook would need.
+PA1_RollNumber.ipynb; this module holds what any notebook would need. Every
+worker process of a parallel run imports it, so what workers don't need
+(Matplotlib, scikit-learn, torchvision and others) is loaded where it is used.
 """
 
 import base64
@@ -13,11 +15,13 @@ import itertools
 import math
 import os
 import platform
+import re
 import subprocess
 import tarfile
 import tempfile
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -25,16 +29,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import joblib
-import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 import torch
-import torchvision
 from IPython.display import Markdown, clear_output, display
 from PIL import Image, ImageOps
-from scipy import ndimage, stats
-from skimage.morphology import skeletonize
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from scipy import ndimage
 from tabulate import tabulate
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -138,11 +138,29 @@ def load_mnist(root="data"):
         images = np.frombuffer(contents[f"{part}-images-idx3-ubyte"],
                                np.uint8, offset=16)
         images = images.reshape(-1, 28 * 28).astype(np.float32)
-        images /= 255
+        images = _as_memory_map(np.divide(images, 255, out=images))
         labels = np.frombuffer(contents[f"{part}-labels-idx1-ubyte"],
                                np.uint8, offset=8)
         arrays += [images, labels.astype(np.int64)]
     return Data(*arrays)
+
+
+def _as_memory_map(array):
+    """Move an array to a file, of which all processes share one copy.
+
+    joblib hands views of it to its workers by name, not by value.
+    """
+    handle, path = tempfile.mkstemp(suffix=".npy")
+    os.close(handle)
+    np.save(path, array)
+    shared = np.load(path, mmap_mode="c")
+    weakref.finalize(shared, _remove, path)
+    return np.asarray(shared)
+
+
+def _remove(path):
+    with contextlib.suppress(OSError):  # Windows keeps files in use
+        os.remove(path)
 
 
 def _read_verified(root, name):
@@ -189,6 +207,8 @@ def _fetch_mnist(root, wrong):
 
 
 def _fetch_by_torchvision(folder):
+    import torchvision
+
     with contextlib.redirect_stdout(io.StringIO()), \
             contextlib.redirect_stderr(io.StringIO()):  # its progress bars
         torchvision.datasets.MNIST(folder, download=True)
@@ -301,13 +321,21 @@ def _on_one_thread(function, kwargs):
 
 @contextlib.contextmanager
 def single_thread():
-    """Hold BLAS and PyTorch to one thread each within a `with` block."""
+    """Hold BLAS and PyTorch to one thread each within a `with` block.
+
+    In the thread that enters it, numbers below 1e-38 (single precision) are
+    flushed to zero meanwhile: Adam's mean of a gradient that stays away, a
+    blank pixel's for instance, decays through them, and processors are slow
+    at them.
+    """
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     try:
         with threadpool_limits(1):
             yield
     finally:
+        torch.set_flush_denormal(False)
         torch.set_num_threads(torch_threads)
 
 
@@ -454,6 +482,8 @@ def predictive_summary(y, predicted):
     list of dict
         A row a measure, a column a digit, in percent; undefined ones are 0.
     """
+    from sklearn.metrics import precision_recall_fscore_support
+
     measures = precision_recall_fscore_support(
         y, predicted, labels=range(10), zero_division=0)
     rows = []
@@ -466,6 +496,8 @@ def predictive_summary(y, predicted):
 
 def top_confusions(y, predicted, count):
     """Return the most frequent (true, predicted, number) errors, sorted."""
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(y, predicted, labels=range(10))
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:count]
@@ -523,6 +555,8 @@ def mcnemar(correct_a, correct_b):
     ----------
     Q. McNemar, Psychometrika 12 (1947) 153-157.
     """
+    from scipy import stats
+
     only_a = int(np.sum(correct_a & ~correct_b))
     only_b = int(np.sum(correct_b & ~correct_a))
     if only_a + only_b == 0:
@@ -532,6 +566,8 @@ def mcnemar(correct_a, correct_b):
 
 def paired_test(a, b):
     """Two-sided paired t-test of two lists of scores, NaN without spread."""
+    from scipy import stats
+
     difference = np.subtract(a, b)
     if len(difference) < 2 or np.ptp(difference) < 1e-6:
         return float("nan")
@@ -540,6 +576,8 @@ def paired_test(a, b):
 
 def accuracy_interval(num_correct, num_images):
     """95 % Wilson interval of an accuracy, in percent: (low, high)."""
+    from scipy import stats
+
     interval = stats.binomtest(int(num_correct), num_images).proportion_ci(
         method="wilson")
     return 100 * interval.low, 100 * interval.high
@@ -564,9 +602,13 @@ def format_p(p):
 
 
 def say(text):
-    """Display Markdown text, line breaks within a paragraph folded."""
-    paragraphs = text.strip().split("\n\n")
-    display(Markdown("\n\n".join(" ".join(p.split()) for p in paragraphs)))
+    """Display Markdown text, line breaks within a paragraph folded.
+
+    A number and its percent sign stay on one line.
+    """
+    paragraphs = text.strip().replace(" %", "\u00a0%").split("\n\n")
+    display(Markdown("\n\n".join(re.sub(r"[ \n]+", " ", p)
+                                 for p in paragraphs)))
 
 
 def table_markdown(rows, number, caption, num_text_columns=1):
@@ -608,6 +650,8 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 
 def set_style():
     """Give all figures one look."""
+    import matplotlib.pyplot as plt
+
     plt.rcParams.update({
         "figure.dpi": 140, "savefig.dpi": 140, "pdf.fonttype": 42,
         "figure.constrained_layout.use": True,
@@ -626,6 +670,8 @@ def show_figure(fig, number, caption):
     The saved notebook holds it twice: as a PDF, whose lines stay sharp in
     the report, and as a PNG of 256 colors, a third of the usual size.
     """
+    import matplotlib.pyplot as plt
+
     vector, raster, small = io.BytesIO(), io.BytesIO(), io.BytesIO()
     fig.savefig(vector, format="pdf", metadata={"CreationDate": None})
     fig.savefig(raster, format="png")
@@ -641,6 +687,8 @@ def show_figure(fig, number, caption):
 
 def mark_epochs(ax, iterations_per_epoch):
     """Add an axis of epochs on top of an axis of iterations."""
+    import matplotlib.pyplot as plt
+
     top = ax.secondary_xaxis("top", functions=(
         lambda i: i / iterations_per_epoch,
         lambda epoch: epoch * iterations_per_epoch))
@@ -681,6 +729,8 @@ def plot_confusion(ax, y, predicted):
     Rows are true digits, columns predicted ones; counts are written in. The
     diagonal is left white: on it, correct answers would drown the errors.
     """
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(y, predicted, labels=range(10))
     errors = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(errors, 0)
@@ -698,6 +748,8 @@ def plot_confusion(ax, y, predicted):
 
 def plot_result(histories, y, predicted, color, iterations_per_epoch):
     """Draw the loss curves of a model beside its confusion matrix."""
+    import matplotlib.pyplot as plt
+
     fig, (left, right) = plt.subplots(
         1, 2, figsize=(6.4, 2.45), width_ratios=(1.25, 1))
     plot_curves(left, histories, color, "")
@@ -720,6 +772,8 @@ def plot_digits(axes, images, titles=None):
 
 def draw_network(sizes, activation_label):
     """Draw an MLP as columns of neurons with its layer sizes."""
+    import matplotlib.pyplot as plt
+
     fig, ax = plt.subplots(figsize=(6.4, 2.3))
     ax.axis("off")
     heights = [np.linspace(-1, 1, n) for n in (8, 7, 6, 5, 5)]
@@ -749,7 +803,7 @@ def draw_network(sizes, activation_label):
 
 
 class Timing:
-    """Wall time of each section of a notebook."""
+    """Wall time of each section of a notebook, named by number and title."""
 
     def __init__(self, first):
         self.sections = [(first, time.perf_counter())]
@@ -759,13 +813,13 @@ class Timing:
         self.sections.append((name, time.perf_counter()))
 
     def rows(self):
-        """Return table rows of sections and their minutes, with the sum."""
+        """Return one table row: minutes by section number, and their sum."""
         names, starts = zip(*self.sections)
         stops = [*starts[1:], time.perf_counter()]
-        rows = [{"section": name, "minutes": f"{(stop - start) / 60:.1f}"}
-                for name, start, stop in zip(names, starts, stops)]
-        total = (stops[-1] - starts[0]) / 60
-        return rows + [{"section": "all", "minutes": f"{total:.1f}"}]
+        row = {"section": "minutes"}
+        row |= {name.split()[0]: f"{(stop - start) / 60:.1f}"
+                for name, start, stop in zip(names, starts, stops)}
+        return [row | {"all": f"{(stops[-1] - starts[0]) / 60:.1f}"}]
 
 
 def describe_machine(device):
@@ -778,12 +832,21 @@ def describe_machine(device):
     return [
         {"what": "Python", "here": platform.python_version()},
         {"what": "packages", "here": versions},
-        {"what": "processor", "here": f"{platform.machine()}, "
+        {"what": "processor", "here": f"{processor_name()}, "
          f"{joblib.cpu_count()} cores"},
         {"what": "BLAS", "here": ", ".join(dict.fromkeys(blas))},
         {"what": "PyTorch runs on", "here": f"{device}, "
          f"{torch.get_num_threads()} threads"},
     ]
+
+
+def processor_name():
+    """Return the model of the processor, or its kind where that is unknown."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':')[1].strip()} ({platform.machine()})"
+    return platform.processor() or platform.machine()
 
 
 class PeakMemory(threading.Thread):
@@ -1171,6 +1234,8 @@ def photograph(digit, rng, damages=()):
 
 def strokes_of(digit, size, damages, rng):
     """Draw a digit's strokes sharply, shape (size, size), in [0, 1]."""
+    from skimage.morphology import skeletonize
+
     pixel = size / 28
     image = Image.fromarray(np.reshape(digit, (28, 28)).astype(np.float32))
     strokes = np.asarray(image.resize((size, size), Image.BICUBIC))
@@ -1269,7 +1334,8 @@ def perturb(images, kind, strength, rng):
                 stack[sign == s], s * strength, axes=(2, 1), reshape=False,
                 order=1)
     elif kind == "noise":
-        result = stack + rng.normal(0, strength, stack.shape)
+        noise = rng.standard_normal(stack.shape, np.float32)
+        result = stack + np.float32(strength) * noise
     elif kind in ("thinner", "thicker"):
         change = (ndimage.grey_erosion if kind == "thinner"
                   else ndimage.grey_dilation)
@@ -1277,4 +1343,5 @@ def perturb(images, kind, strength, rng):
     else:
         raise ValueError(f"unknown kind {kind!r}; give shift, rotate, noise, "
                          "thinner or thicker")
-    return np.clip(result, 0, 1).astype(np.float32).reshape(-1, 784)
+    result = np.clip(result, 0, 1, out=result)
+    return result.astype(np.float32, copy=False).reshape(-1, 784)

@@ -122,6 +122,27 @@ def test_table_markdown():
                                                         "|bb|10.25|"]
 
 
+def test_say_folds_lines_and_keeps_percent_signs_with_numbers(monkeypatch):
+    shown = []
+    monkeypatch.setattr(helpers, "display", shown.append)
+    helpers.say("""Accuracy is
+        97.1 %, and so
+on.
+
+        - A list.""")
+    assert shown[0].data == "Accuracy is 97.1\u00a0%, and so on.\n\n - A list."
+
+
+def test_timing_sums_up_its_sections(monkeypatch):
+    clock = iter([0.0, 60.0, 150.0, 180.0])
+    monkeypatch.setattr(helpers.time, "perf_counter", lambda: next(clock))
+    timing = helpers.Timing("1 Setup")
+    timing.section("2 Data")
+    timing.section("10 Speed")
+    assert timing.rows() == [{"section": "minutes", "1": "1.0", "2": "1.5",
+                              "10": "0.5", "all": "3.0"}]
+
+
 def test_history_add():
     history = helpers.History()
     history.add(200, np.float32(0.5), np.float64(0.25), 0.9)

@@ -406,6 +406,15 @@ def test_run_parallel_keeps_order_on_single_threads(capsys):
     assert "Jobs: 1 of 4" in capsys.readouterr().out
 
 
+def test_single_thread_flushes_subnormal_numbers_and_stops_after():
+    small = np.full(8, 1e-30, np.float32)
+    with helpers.single_thread():
+        inside = small * np.float32(1e-9)
+    after = small * np.float32(1e-9)
+    supported = torch.set_flush_denormal(False)
+    assert (inside == 0).all() == supported and (after > 0).all()
+
+
 def test_run_parallel_raises_what_a_job_raises():
     def job():
         raise ZeroDivisionError("in a job")
