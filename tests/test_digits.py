@@ -450,3 +450,16 @@ def test_perturb(kind, none, strong, five):
     ink = changed.sum() / X.sum()
     assert {"thinner": ink < 0.8, "thicker": ink > 1.2,
             "noise": ink > 1}.get(kind, 0.95 < ink < 1.05)
+
+
+def test_confidence_needed_is_the_lowest_that_is_right_enough(nb):
+    confidence = np.linspace(0.99, 0.5, 1000)
+    probs = np.stack([confidence, 1 - confidence], axis=1)
+    right = np.zeros(1000, int)                 # the labels if all is right
+    assert nb.confidence_needed(probs, right) == 0.5
+    wrong = right.copy()
+    wrong[600:] = 1                             # the unsure ones are wrong
+    needed = nb.confidence_needed(probs, wrong)
+    assert confidence[603] < needed <= confidence[599]
+    assert nb.confidence_needed(probs, wrong, 50.0) < needed
+    assert nb.confidence_needed(probs[:100], right[:100]) == 1  # too few

@@ -56,7 +56,7 @@ def test_headline_has_a_row_for_every_model_of_the_handout(committed):
 def assert_headline_is_complete(rows):
     kinds = [(row["model"].split(",")[0], row["optimizer"]) for row in rows]
     assert [row["activation"] for row in rows[:3]] == ["sigmoid", "tanh",
-                                                       "relu"]
+                                                       "ReLU"]
     assert kinds[:3] == [("NumPy", "SGD")] * 3
     assert ("PyTorch", "Adam") in kinds
     assert any(row["model"] == "PyTorch, L2" and float(row["α"]) > 0

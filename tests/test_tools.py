@@ -19,12 +19,12 @@ KEYS = ("model", "activation", "optimizer", "learning rate", "α",
         "seeds", "seconds")
 ROWS = (
     "NumPy|sigmoid|SGD|0.01|0|0.62 ± 0.02|0.61 ± 0.02|81.0 ± 0.9|81.2|5|30",
-    "NumPy|relu|SGD|0.01|0|0.09 ± 0.00|0.10 ± 0.00|97.40|97.15 ± 0.1|5|30",
-    "NumPy|relu|SGD|0.1|0|0.001|0.070|99.99|98.20|3|30",
-    "PyTorch|relu|Adam|0.01|0|0.15|0.20|96.50|96.10|3|60",
-    "PyTorch|relu|Adam|0.001|0|0.010|0.080|99.70|98.10|3|60",
-    "PyTorch, L2|relu|Adam|0.001|0.0001|0.080|0.120|99.60|98.20|3|60",
-    "NumPy, Section 11|relu|Adam|0.003|0|0.050|0.060|99.70|99.35|1|900")
+    "NumPy|ReLU|SGD|0.01|0|0.09 ± 0.00|0.10 ± 0.00|97.40|97.15 ± 0.1|5|30",
+    "NumPy|ReLU|SGD|0.1|0|0.001|0.070|99.99|98.20|3|30",
+    "PyTorch|ReLU|Adam|0.01|0|0.15|0.20|96.50|96.10|3|60",
+    "PyTorch|ReLU|Adam|0.001|0|0.010|0.080|99.70|98.10|3|60",
+    "PyTorch, L2|ReLU|Adam|0.001|0.0001|0.080|0.120|99.60|98.20|3|60",
+    "NumPy, Section 11|ReLU|Adam|0.003|0|0.050|0.060|99.70|99.35|1|900")
 CAPTION = "**Table 1.** All models, 15 epochs."
 ABSTRACT = "**Abstract.** ReLU reaches 97.15 %, the best **99.35 %**."
 TITLE = "Handwritten digits"
@@ -216,7 +216,7 @@ PDF_FAULTS = {
     "lacks the author": dict(author=""),
     "no bookmark '1 Setup'": dict(bookmarks=()),
     "lacks the abstract": dict(drop=["Abstract"]),
-    "relu SGD 0.01 0 0.09": dict(drop=["Table 1.**"]),
+    "ReLU SGD 0.01 0 0.09": dict(drop=["Table 1.**"]),
     "the caption of Table 1": dict(drop=["Table 1.**"]),
     "the caption of Figure 1": dict(drop=["Figure 1.**"]),
 }
@@ -405,7 +405,7 @@ def test_hand_in_refuses_what_is_not_one_clean_run(folder, fault):
 def test_hand_in_refuses_the_pdf_of_another_run(folder):
     write_pdf(folder / "PA1_RollNumber.pdf",
               notebook_of(changed(6, test_accuracy="99.30")))
-    assert "NumPy, Section 11 relu Adam 0.003" in refused(folder)
+    assert "NumPy, Section 11 ReLU Adam 0.003" in refused(folder)
 
 
 def test_hand_in_from_the_command_line(folder, monkeypatch, capsys):
