@@ -15,7 +15,6 @@ import itertools
 import math
 import os
 import platform
-import re
 import subprocess
 import tarfile
 import tempfile
@@ -606,9 +605,9 @@ def say(text):
 
     A number and its percent sign stay on one line.
     """
-    paragraphs = text.strip().replace(" %", "\u00a0%").split("\n\n")
-    display(Markdown("\n\n".join(re.sub(r"[ \n]+", " ", p)
-                                 for p in paragraphs)))
+    paragraphs = text.strip().split("\n\n")
+    folded = "\n\n".join(" ".join(p.split()) for p in paragraphs)
+    display(Markdown(folded.replace(" %", "\u00a0%")))
 
 
 def table_markdown(rows, number, caption, num_text_columns=1):

@@ -1,5 +1,6 @@
 """MNIST arrives whole, or an error says what to do."""
 
+import gc
 import hashlib
 
 import numpy as np
@@ -241,3 +242,13 @@ def test_one_hot(nb):
 def test_one_hot_of_bad_labels(nb, labels):
     with pytest.raises(ValueError, match="labels must be"):
         nb.one_hot(labels)
+
+
+def test_images_in_shared_memory_leave_no_file_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(helpers.tempfile, "tempdir", str(tmp_path))
+    images = helpers._as_memory_map(np.arange(6, dtype=np.float32))
+    assert images.tolist() == [0, 1, 2, 3, 4, 5] and any(tmp_path.iterdir())
+    images[0] = 7                   # writable, as PyTorch wants it
+    del images
+    gc.collect()
+    assert not any(tmp_path.iterdir())

@@ -130,7 +130,7 @@ def test_say_folds_lines_and_keeps_percent_signs_with_numbers(monkeypatch):
 on.
 
         - A list.""")
-    assert shown[0].data == "Accuracy is 97.1\u00a0%, and so on.\n\n - A list."
+    assert shown[0].data == "Accuracy is 97.1\u00a0%, and so on.\n\n- A list."
 
 
 def test_timing_sums_up_its_sections(monkeypatch):
