@@ -935,11 +935,10 @@ def read_image(image):
                          f"{np.shape(image)}; reshape or transpose it")
     check_size(*pixels.shape[1::-1])
     step = -(-max(pixels.shape) // WORK_SIZE)
-    for axis in (0, 1):         # means of step x step blocks
-        whole = pixels.shape[axis] // step * step
-        pixels = np.add.reduceat(
-            pixels[:whole] if axis == 0 else pixels[:, :whole],
-            np.arange(0, whole, step), axis, dtype=np.float32) / step
+    height, width = (n // step for n in pixels.shape[:2])
+    blocks = pixels[:height * step, :width * step].reshape(
+        height, step, width, step, -1)
+    pixels = blocks.mean(axis=(1, 3), dtype=np.float32)
     if not np.isfinite(pixels).all():
         raise ValueError("the image has NaN or infinite pixels; replace them")
     return pixels
@@ -1055,10 +1054,12 @@ def digit_mask(ink):
     area = np.bincount(labels.ravel())[1:]
     group = labels == 1 + (area * extents(labels)).argmax()
     while True:
-        rows, columns = np.nonzero(group)
-        reach = 0.25 * max(np.ptp(rows), np.ptp(columns)) + 1
-        near = ndimage.distance_transform_edt(~group) < reach
-        near = np.unique(labels[near])[1:] - 1
+        box, = ndimage.find_objects(group.astype(int))
+        reach = 0.25 * (max(s.stop - s.start for s in box) - 1) + 1
+        around = tuple(slice(max(0, s.start - math.ceil(reach)),
+                             s.stop + math.ceil(reach)) for s in box)
+        near = ndimage.distance_transform_edt(~group[around]) < reach
+        near = np.setdiff1d(labels[around][near], 0) - 1
         near = near[area[near] > 0.015 * area[near].sum()]
         grown = group | np.isin(labels, near + 1)
         if (grown == group).all():
@@ -1088,7 +1089,7 @@ def cut_out(ink, mask, level):
     scale : float
         Pixels of `distance` to one of MNIST.
     """
-    near = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=2)
+    near = ndimage.maximum_filter(mask, 5)      # the strokes' edges, too
     box, = ndimage.find_objects(near.astype(int))
     crop = np.where(near, ink / level / 2, 0)[box].astype(np.float32)
     zoom = max(1, FINE_SIZE / max(crop.shape))      # never loses thin lines
