@@ -216,9 +216,7 @@ def test_penalty_in_the_loss_is_weight_decay_of_weights_only(nb, data):
     model.biases[0] += 0.5          # which must not decay
     network, decayed = nb.to_torch(model), nb.to_torch(model)
     sgd = torch.optim.SGD(network.parameters(), lr=rate)
-    decay = torch.optim.SGD([
-        {"params": [m.weight for m in decayed[::2]], "weight_decay": alpha},
-        {"params": [m.bias for m in decayed[::2]]}], lr=rate)
+    decay = torch.optim.SGD(nb.parameter_groups(decayed, alpha), lr=rate)
     for batch in nb.minibatches(130, 32, 3, 0):
         X, y = (torch.tensor(a[batch]) for a in (data.X_train, data.y_train))
         squares = sum((W ** 2).sum()
@@ -234,15 +232,40 @@ def test_history_of_train_torch_includes_the_penalty(nb, data):
     data, alpha = in_double(data), 0.03
     model = nb.MLP(SIZES, "relu", 0, np.float64)
     network = nb.to_torch(model)
-    history = nb.train_torch(
-        network, torch.optim.SGD(network.parameters(), lr=0.1), data,
-        num_epochs=1, batch_size=32, seed=0, evaluate_every=5, alpha=alpha)
+    histories = [nb.train_torch(
+        network, torch.optim.SGD(network.parameters(), lr=1e-9), data,
+        num_epochs=1, batch_size=32, seed=0, evaluate_every=5, alpha=a)
+        for a in (0.0, alpha)]
     trained = nb.from_torch(network, model)
     plain, _ = nb.evaluate(trained, data.X_test, data.y_test)
     extra = alpha / 2 * sum((W ** 2).sum() for W in trained.weights)
+    without, history = histories
     assert history.iterations == [5]
     assert math.isclose(history.observed[-1], extra, rel_tol=1e-12)
     assert math.isclose(history.test_loss[-1], plain + extra, rel_tol=1e-12)
+    assert math.isclose(history.train_loss[-1],
+                        without.train_loss[-1] + extra, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.03])
+def test_run_adam_minimizes_the_loss_with_its_penalty(nb, data, alpha):
+    settings = dict(num_epochs=1, batch_size=65, evaluate_every=2)
+    run = nb.run_adam(data, "relu", 3, 0.01, alpha=alpha, keep_model=True,
+                      **settings)
+    network = nb.to_torch(nb.MLP(nb.SIZES, "relu", 3))
+    adam = torch.optim.Adam(network.parameters(), lr=0.01)
+    for batch in nb.minibatches(130, 65, 1, 3):
+        nb.torch_step(network, adam, torch.tensor(data.X_train[batch]),
+                      torch.tensor(data.y_train[batch]), alpha)
+    expected = nb.from_torch(network, run.model)
+    for a, b in zip(parameters(run.model), parameters(expected)):
+        assert np.allclose(a, b, rtol=0, atol=1e-5)
+    squares = sum((W ** 2).sum() for W in run.model.weights)
+    assert math.isclose(run.penalty, alpha / 2 * squares, rel_tol=1e-5)
+    plain, _ = nb.evaluate(run.model, data.X_test, data.y_test)
+    assert math.isclose(run.test_loss, plain + run.penalty, rel_tol=1e-6)
+    assert math.isclose(run.test_loss, run.history.test_loss[-1],
+                        rel_tol=1e-5)
 
 
 def test_adam_by_hand_step_for_step(nb, rng):
@@ -313,7 +336,8 @@ def test_same_seed_same_result_bit_for_bit(nb, data, function):
             nb.train_adam(model, data, 2, seed=seed, **nb.RECIPE)
         else:
             model = nb.run_adam(data, "relu", seed, 0.001, num_epochs=1,
-                                batch_size=64, evaluate_every=None).model
+                                batch_size=64, evaluate_every=None,
+                                keep_model=True).model
         return model
 
     assert same(result(0), result(0))
@@ -428,7 +452,7 @@ def test_a_dask_cluster_gives_the_same_results(nb, data):
 
     arguments = [dict(data=data, activation=activation, seed=0,
                       sizes=SIZES, num_epochs=2, batch_size=32,
-                      learning_rate=0.1, evaluate_every=3)
+                      learning_rate=0.1, evaluate_every=3, keep_model=True)
                  for activation in ACTIVATIONS]
     here = helpers.run_parallel(nb.run_numpy, arguments, "Here", 1)
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True,
