@@ -284,7 +284,7 @@ def progress(items, total, label):
 def run_parallel(function, arguments, label, n_jobs=-1):
     """Call a function on each set of arguments, one core for each call.
 
-    Runs on joblib's default of one process a core, or wherever an enclosing
+    Runs on joblib's default of one process per core, or wherever an enclosing
     ``joblib.parallel_config`` sends it, a Dask cluster for instance.
 
     Parameters
@@ -297,7 +297,7 @@ def run_parallel(function, arguments, label, n_jobs=-1):
     label : str
         Says in the progress line what is running.
     n_jobs : int
-        Number of processes; -1 for one a core, or all that a cluster has.
+        Number of processes; -1 for one per core, or all that a cluster has.
 
     Returns
     -------
@@ -696,6 +696,16 @@ def mark_epochs(ax, iterations_per_epoch):
     ax.set_xlabel("iteration (update)")
 
 
+def plain_log_axis(ax):
+    """Make the y axis logarithmic, with plain numbers at 1, 2, 5, 10..."""
+    import matplotlib.pyplot as plt
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
+
+
 def plot_curves(ax, histories, color, label,
                 quantities=("train_loss", "test_loss"), scale=1):
     """Draw each run lightly and the mean over runs on top.
@@ -752,7 +762,8 @@ def plot_result(histories, y, predicted, color, iterations_per_epoch):
     fig, (left, right) = plt.subplots(
         1, 2, figsize=(6.4, 2.45), width_ratios=(1.25, 1))
     plot_curves(left, histories, color, "")
-    left.set(ylabel="cross-entropy", ylim=(0, None))
+    left.set_ylabel("loss")
+    plain_log_axis(left)
     left.legend()
     mark_epochs(left, iterations_per_epoch)
     plot_confusion(right, y, predicted)
