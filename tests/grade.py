@@ -8,6 +8,7 @@ the tolerance and a verdict; exits with 1 if any of them differ.
 """
 
 import argparse
+import math
 import sys
 
 import papermill
@@ -20,12 +21,14 @@ RUN = ROOT / "run.ipynb"
 # Largest differences allowed, of accuracies in points and of losses as a
 # share. On one machine all numbers are identical. Between machines, BLAS
 # kernels round differently and training amplifies that: after some epochs two
-# runs differ like two seeds. The sigmoid is still climbing steeply when it
-# stops, so a little ahead or behind is much; Adam at the prescribed rate is
-# unstable. The recognizer's accuracy has converged, but its loss is so small
-# (0.03) that two seeds differ by a third of it. A rate or alpha chosen
-# differently is a near tie on validation: accuracies get "other choice", and
-# the losses, which alpha scales, can't be compared.
+# runs differ like two seeds. So where the table gives a spread over seeds, at
+# least three standard errors of the difference of two means are allowed. The
+# sigmoid is still climbing steeply when it stops, so a little ahead or behind
+# is much; Adam at the prescribed rate is unstable. The recognizer's accuracy
+# has converged, but its loss is so small (0.03) that two seeds differ by a
+# third of it. A rate or alpha chosen differently is a near tie on validation:
+# accuracies get "other choice", and the losses, which alpha scales, can't be
+# compared.
 TOLERANCE = {
     "sigmoid": (1.5, 0.1),
     "SGD": (0.3, 0.1),
@@ -108,6 +111,9 @@ def compare_rows(tolerance, old, new):
             continue
         before, after = (float(row[key].split()[0]) for row in (old, new))
         limit = share * before + LAST_DIGIT if is_loss else points
+        for spread in old[key].split(" ± ")[1:]:
+            limit = max(limit, 3 * float(spread) * math.sqrt(
+                2 / int(old["seeds"])))
         agrees = abs(after - before) <= limit + 1e-9
         digits = 3 if is_loss else 2
         yield (f"{name:36} {key:14} {before:8.{digits}f} {after:8.{digits}f}  "

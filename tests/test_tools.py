@@ -280,6 +280,14 @@ def test_grade_of_another_number(row, values, agree):
     assert verdicts(changed(row, **values))[0] == agree
 
 
+@pytest.mark.parametrize("after, agree", [(98.82, True), (98.85, False)])
+def test_grade_allows_what_seeds_differ_by(after, agree):
+    before = changed(4, test_accuracy="98.10 ± 0.30")
+    lines = grade.compare(notebook_of(before),
+                          notebook_of(changed(4, test_accuracy=after)))
+    assert all(agrees for _, agrees in lines) == agree
+
+
 def test_grade_of_another_choice():
     rows = changed(5, α=0.001, train_loss=0.5, test_accuracy=97.0)
     agree, text = verdicts(rows)
