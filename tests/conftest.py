@@ -1,7 +1,9 @@
 """What the tests share: definitions, data, and small runs of the notebook."""
 
 import ast
+import copy
 import os
+import random
 
 # Arrays are small, and the notebook runs beside the tests.
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1",
@@ -17,6 +19,7 @@ from zipfile import ZipFile
 import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 
 import definitions
 import helpers
@@ -93,7 +96,8 @@ def runs(mnist, tmp_path_factory):
 
     `plain` and `other_seed` run beside helpers.py; `colab` has the same
     parameters as `plain` but starts in an empty folder, with a stand-in for
-    Google Colab whose user uploads the zip.
+    Google Colab whose user uploads the zip. `twice` runs all cells and then
+    each again; it returns what `run_twice` does.
     """
     (cell,) = definitions.tagged(nbformat.read(NOTEBOOK, 4), "parameters")
     unknown = set(TINY) - {node.id for node in ast.walk(ast.parse(cell.source))
@@ -101,8 +105,9 @@ def runs(mnist, tmp_path_factory):
     assert not unknown, f"the notebook has no parameters {unknown}"
     folders = {name: tmp_path_factory.mktemp(name)
                for name in ("plain", "colab", "other_seed")}
-    shutil.copy(ROOT / "helpers.py", folders["plain"])
-    shutil.copy(ROOT / "helpers.py", folders["other_seed"])
+    again = tmp_path_factory.mktemp("twice")
+    for folder in (folders["plain"], folders["other_seed"], again):
+        shutil.copy(ROOT / "helpers.py", folder)
     package = tmp_path_factory.mktemp("site") / "google" / "colab"
     package.mkdir(parents=True)
     archive = package / "PA1.zip"
@@ -115,9 +120,10 @@ def runs(mnist, tmp_path_factory):
     extra = {"colab": dict(PYTHONPATH=str(package.parent.parent)),
              "other_seed": dict(seed=1)}
     processes, pool = [], ThreadPoolExecutor(max_workers=2)
-    started = {name: pool.submit(papermill, processes, folder,
-                                 **extra.get(name, {}))
-               for name, folder in folders.items()}
+    started = {"twice": pool.submit(run_twice, again)}
+    started |= {name: pool.submit(papermill, processes, folder,
+                                  **extra.get(name, {}))
+                for name, folder in folders.items()}
     yield SimpleNamespace(**{name: run.result
                              for name, run in started.items()})
     pool.shutdown(wait=False, cancel_futures=True)
@@ -140,3 +146,28 @@ def papermill(processes, folder, seed=0, **environment):
     output, _ = process.communicate()
     assert process.returncode == 0, output[-5000:]
     return folder / "out.ipynb"
+
+
+def run_twice(folder):
+    """Run all cells, then each once more, alone, in random order.
+
+    Returns a list of (source, outputs, outputs of the second time).
+    """
+    notebook = nbformat.read(NOTEBOOK, 4)
+    (cell,) = definitions.tagged(notebook, "parameters")
+    cell.source += "".join(f"\n{name} = {value!r}" for name, value in (
+        TINY | dict(data_root=str(ROOT / "data"))).items())
+    cells = [(index, cell) for index, cell in enumerate(notebook.cells)
+             if cell.cell_type == "code"]
+    client = NotebookClient(notebook, timeout=600, allow_errors=True,
+                            resources={"metadata": {"path": str(folder)}})
+    with client.setup_kernel():
+        for index, cell in cells:
+            client.execute_cell(cell, index)
+        second = {index: copy.deepcopy(cell) for index, cell in cells}
+        for index, cell in random.Random(0).sample(list(second.items()),
+                                                   len(second)):
+            cell.outputs = []
+            client.execute_cell(cell, index)
+    return [(cell.source, cell.outputs, second[index].outputs)
+            for index, cell in cells]

@@ -13,8 +13,9 @@ from PIL import Image, ImageDraw
 
 from helpers import (
     DAMAGES,
+    _naive_digit,
+    confidence_needed,
     digit_steps,
-    naive_digit,
     perturb,
     photograph,
     prepare_digit,
@@ -428,7 +429,7 @@ def test_photographs_are_seeded_and_readable(kind, five):
     assert photo.dtype == np.uint8 and photo.ndim == 2
     np.testing.assert_array_equal(photo, again)
     assert same_digit(prepare_digit(photo), five, 0.6)
-    assert naive_digit(photo).shape == (784,)
+    assert _naive_digit(photo).shape == (784,)
 
 
 @pytest.mark.parametrize("kind, none, strong", [
@@ -449,14 +450,14 @@ def test_perturb(kind, none, strong, five):
             "noise": ink > 1}.get(kind, 0.95 < ink < 1.05)
 
 
-def test_confidence_needed_is_the_lowest_that_is_right_enough(nb):
+def test_confidence_needed_is_the_lowest_that_is_right_enough():
     confidence = np.linspace(0.99, 0.5, 1000)
     probs = np.stack([confidence, 1 - confidence], axis=1)
     right = np.zeros(1000, int)                 # the labels if all is right
-    assert nb.confidence_needed(probs, right) == 0.5
+    assert confidence_needed(probs, right) == 0.5
     wrong = right.copy()
     wrong[600:] = 1                             # the unsure ones are wrong
-    needed = nb.confidence_needed(probs, wrong)
+    needed = confidence_needed(probs, wrong)
     assert confidence[603] < needed <= confidence[599]
-    assert nb.confidence_needed(probs, wrong, 50.0) < needed
-    assert nb.confidence_needed(probs[:100], right[:100]) == 1  # too few
+    assert confidence_needed(probs, wrong, 50.0) < needed
+    assert confidence_needed(probs[:100], right[:100]) == 1  # too few

@@ -1,0 +1,68 @@
+"""Comments show what was measured, and say so where they do not hold."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import helpers
+
+
+@pytest.fixture(autouse=True)
+def register():
+    """Declare two experiments, relu (96 and 97 % right) and tanh (50 %)."""
+    def train(data, num_epochs, right, seed):
+        probs = np.eye(2)[(np.arange(100) < right).astype(int)]
+        model = SimpleNamespace(weights=[np.eye(4)])
+        return helpers.Run(model, helpers.History(), 0.1, 99.0, 0.2,
+                           right + seed, probs, np.ones(100, int))
+
+    results = helpers.register(train, n_jobs=1)
+    few = SimpleNamespace(X_train=[0])
+    results.run({name: dict(data=few, num_epochs=1, right=right, seeds=[0, 1])
+                 for name, right in (("relu", 96), ("tanh", 50))})
+    yield
+    results.forget()
+
+
+def test_numbers_are_filled_in_and_percent_signs_stay_with_them(monkeypatch):
+    shown = []
+    monkeypatch.setattr(helpers, "display", shown.append)
+    helpers.comment("""Of {n:,} images {relu.accuracy:±.1f} % are
+        right, norm {relu.norm:g}; {tanh.accuracy:.0f} %.""",
+                    "relu.accuracy > 2 - n > -2000", n=1500)
+    assert shown[0].data == ("Of 1,500 images 96.5 ± 0.7\u00a0% are right, "
+                             "norm 2; 50\u00a0%.")
+
+
+@pytest.mark.parametrize("condition, holds", [
+    ("relu.accuracy > tanh.accuracy", True), ("max(1, abs(-2)) == 2", True),
+    ("not shown(relu, relu)", True), ("relu.accuracy < 50", False),
+    ("missing > 1", False), ("1 / 0", False), ("1 +", False)])
+def test_a_comment_that_does_not_hold_is_shown_and_says_why(condition, holds):
+    text = helpers.fill_in("The text.", condition, "1 < 2")
+    assert text.endswith("The text.")
+    assert ("does not hold" in text) == (condition in text) == (not holds)
+    assert "1 < 2" not in text
+
+
+@pytest.mark.parametrize("value", [
+    None, "six", float("nan"), np.inf, [1.0], 1j, 10 ** 400,
+    torch.ones(2), SimpleNamespace()])
+def test_an_odd_number_is_a_dash(value):
+    for field in ("{x:.2f}", "{relu.x:.2f}", "{missing}", "{missing!r}"):
+        text = helpers.fill_in(f"It is {field} here.", x=value)
+        assert "does not hold" in text and "It is – here." in text
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(["x", "x.real", "x[0]", "x!r", "missing", "relu.x"]),
+       st.text("±.,+-<>=^ 0123456789bcdefgns%", max_size=4),
+       st.one_of(st.none(), st.floats(), st.integers(), st.complex_numbers(),
+                 st.text(max_size=3), st.lists(st.floats(), max_size=2)))
+def test_no_number_and_no_format_ends_a_run(field, spec, x):
+    text = helpers.fill_in(f"It is {{{field}:{spec}}} here.", "x > 1", x=x)
+    assert "It is " in text and " here." in text

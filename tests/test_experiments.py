@@ -1,0 +1,253 @@
+"""Experiments are declared by name, trained once, and looked up ever after."""
+
+import math
+import os
+
+import joblib
+import numpy as np
+import pytest
+import torch
+
+import definitions
+import helpers
+
+TINY = dict(sizes=(784, 20, 15, 10), num_epochs=2, batch_size=32,
+            learning_rate=0.01, evaluate_every=5)
+
+
+class Counted(helpers.Results):
+    """A register that notes its runs; accuracy is 10 times rate plus seed."""
+
+    def __init__(self):
+        super().__init__(self.train, n_jobs=1)
+        self.calls, self.faults = [], {}    # errors that seeds will raise
+
+    def train(self, seed, data, num_epochs, rate=1, prepare=None):
+        self.calls.append((num_epochs, seed))
+        if seed in self.faults:
+            raise self.faults.pop(seed)
+        part, _, y = helpers.held_out(data)
+        return helpers.Run(None, helpers.History(part), 0, 0, loss=rate, y=y,
+                           accuracy=10 * rate + seed, probs=np.eye(10)[y])
+
+
+@pytest.fixture
+def results():
+    return Counted()
+
+
+@pytest.fixture
+def once(data):
+    """Return settings of one run."""
+    return dict(data=data, num_epochs=1, seeds=[0])
+
+
+def test_one_run_a_seed_and_means_over_seeds(results, once):
+    for seeds, trained in (([4, 2], 2), ([4, 2], 2), ([2, 7, 4], 3), ([7], 3)):
+        results.run({"a": once | dict(rate=3, seeds=seeds)})
+        runs = results["a"]
+        assert len(results.calls) == trained
+        assert [run.accuracy - 30 for run in runs.each] == seeds
+        assert runs.first is runs.each[0] and len(runs) == len(seeds)
+        assert isinstance(runs.accuracy, helpers.Mean) and runs.loss == 3
+        assert math.isclose(runs.accuracy, 30 + np.mean(seeds))
+    assert results.calls == [(1, 4), (1, 2), (1, 7)]
+
+
+@pytest.mark.parametrize("change", [
+    dict(num_epochs=2), dict(rate=2), dict(prepare=abs),
+    dict(prepare=lambda data: data[::-1])], ids=str)
+def test_a_name_stands_for_its_settings(results, once, change):
+    settings, (name,) = once | dict(prepare=lambda data: data), change
+    for old, new in ((settings, settings | change),
+                     (settings | change, settings)):
+        results.forget()
+        results.run({"a": old})
+        trained = len(results.calls)
+        with pytest.raises(ValueError, match=rf"another {name}.*forget\('a'"):
+            results.run({"b": old, "a": new})
+        assert len(results.calls) == trained    # not even b
+        assert results["a"].settings == old
+
+
+def test_what_is_made_again_equal_is_no_other_setting(results, once):
+    def cell(change=0):
+        copy = once["data"]._replace(X_train=once["data"].X_train + change)
+        return {"a": once | dict(data=copy, prepare=lambda data: data)}
+
+    results.run(cell())
+    results.run(cell())
+    assert len(results.calls) == 1
+    with pytest.raises(ValueError, match="another data:"):
+        results.run(cell(change=1))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_longest_first_and_what_is_finished_survives(results, once, error):
+    few = once | dict(data=once["data"].subset(9, 9), num_epochs=5)
+    cell = {"few": few, "done": once | dict(num_epochs=3),
+            "begun": once | dict(num_epochs=2, seeds=[0, 1])}
+    results.faults[1] = error
+    with pytest.raises(error):
+        results.run(cell)
+    assert results.calls == [(3, 0), (2, 0), (2, 1)]
+    assert results["done"].accuracy == 10
+    for name in ("begun", "few"):
+        with pytest.raises(KeyError, match=f"'{name}' was interrupted"):
+            results[name]
+    with pytest.raises(ValueError, match="another rate"):
+        results.run({"begun": cell["begun"] | dict(rate=2)})
+    cell["few"] = few | dict(rate=2)     # free to change, never done
+    results.run(cell)
+    assert results.calls[3:] == [(2, 1), (5, 0)]
+    assert results["begun"].accuracy == 10.5 and results["few"].loss == 2
+
+
+def test_only_validation_accuracy_chooses(results, once):
+    held_out = once | dict(data=once["data"].validation_split(30))
+    results.run({"low": held_out | dict(seeds=[9]), "test": once,
+                 "high": held_out | dict(rate=2, seeds=[0, 1])})
+    assert results.best({"low": 0.1, "high": 0.2}) == 0.2
+    with pytest.raises(ValueError, match="'test' was evaluated on the test"):
+        results.best({"low": 0.1, "test": 0.3})
+
+
+def test_unknown_and_forgotten_names(results, once):
+    results.run({"a": once, "b": once})
+    results.forget("a")
+    with pytest.raises(KeyError, match=r"no experiment 'a'.*\['b'\]"):
+        results["a"]
+    results.run({"a": once | dict(rate=5)})
+    assert len(results.calls) == 3 and results["a"].loss == 5
+
+
+def test_the_register_outlives_its_cell(monkeypatch, results, once):
+    monkeypatch.setattr(helpers, "_REGISTER", helpers.Results())
+    first = helpers.register(results.train, 1)
+    first.run({"a": once})
+    again = helpers.register(lambda **settings: "by another function", 1)
+    again.run({"a": once, "b": once})
+    assert again is first and again["a"].accuracy == 10
+    assert again["b"].first == "by another function"
+
+
+# --------------------------------------------------------- train_and_measure
+
+
+def test_where_a_run_takes_place_changes_no_bit(data):
+    from distributed import Client, LocalCluster
+
+    nb = definitions.load_definitions()
+    before = dict(vars(nb.MLP))
+
+    def run(**settings):
+        run = nb.train_and_measure(**settings)
+        run.history.observed.append(os.getpid())
+        return run
+
+    def outcome(n_jobs):
+        cell = {name: TINY | dict(data=data, activation=name, seeds=[0, 1])
+                for name in nb.ACTIVATIONS}
+        cell["adam"] = cell["relu"] | dict(trainer=nb.train_torch_adam,
+                                           device="cpu")
+        results = helpers.Results(run, n_jobs, nb.MLP)
+        results.run(cell)
+        runs = [run for name in cell for run in results[name].each]
+        places = {run.history.observed.pop() for run in runs}
+        assert (os.getpid() in places) == (n_jobs == 1)
+        return joblib.hash([
+            (run.loss, run.train_loss, run.accuracy, run.history.train_loss,
+             run.history.test_loss, run.probs, run.model.weights,
+             run.model.biases) for run in runs])
+
+    here = outcome(1)
+    assert outcome(2) == here
+    assert before.items() <= vars(nb.MLP).items()   # no worker's methods
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True,
+                      dashboard_address=None) as cluster, Client(cluster), \
+            joblib.parallel_config(backend="dask"):
+        assert outcome(-1) == here
+
+
+@pytest.mark.parametrize("trainer", ["train", "train_torch_adam"])
+def test_validation_images_never_count_as_test(nb, data, trainer):
+    data = data.validation_split(30)
+    run = nb.train_and_measure(0, data, "relu", getattr(nb, trainer), **TINY)
+    assert run.history.part == "validation" and (run.y == data[3]).all()
+    assert (run.loss, run.accuracy) == nb.evaluate(run.model, *data[2:])
+    assert (run.train_loss, run.train_accuracy) == nb.evaluate(
+        run.model, *data[:2])
+    with pytest.raises(AttributeError, match="not the test set"):
+        _ = run.history.test_loss
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.03])
+def test_the_penalty_is_minimized_and_reported(nb, data, alpha):
+    run = nb.train_and_measure(3, data, "relu", nb.train_torch_adam,
+                               alpha=alpha, **TINY)
+    network, losses = nb.to_torch(nb.MLP(TINY["sizes"], "relu", 3)), []
+    adam = torch.optim.Adam(network.parameters(), lr=0.01)
+    for batch in nb.minibatches(130, 32, 2, 3):
+        extra = nb.penalty(network, alpha).item()
+        losses.append(nb.torch_step(
+            network, adam, torch.tensor(data.X_train[batch]),
+            torch.tensor(data.y_train[batch]), alpha).item() - extra)
+    for own, linear in zip(run.model.weights, network[::2]):
+        assert np.allclose(own.T, linear.weight.detach(), rtol=0, atol=1e-4)
+    squares = sum((W ** 2).sum() for W in run.model.weights)
+    plain = [nb.evaluate(run.model, *part)[0] for part in (data[2:], data[:2])]
+    assert np.allclose(
+        [run.penalty, run.loss, run.history.test_loss[-1], run.train_loss,
+         run.history.train_loss[-1]],
+        np.array([0, plain[0], plain[0], plain[1], np.mean(losses[-5:])])
+        + alpha / 2 * squares, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("init, variance", [
+    ("tenth", 0.02 / 804), ("Glorot", 2 / 804), ("triple", 18 / 804),
+    ("He", 2 / 784)])
+def test_initial_weights(nb, data, init, variance):
+    run = nb.train_and_measure(5, data, "tanh", init=init,
+                               **TINY | dict(learning_rate=1e-30))
+    W, glorot = run.model.weights[0], nb.glorot(TINY["sizes"], 5)[0]
+    assert math.isclose(W.var(), variance, rel_tol=0.02)
+    assert np.allclose(W, glorot * (W[0, 0] / glorot[0, 0]))
+
+
+@pytest.mark.parametrize("name", ["scaled", "standardized"])
+def test_prepared_pixels(nb, data, name):
+    prepare, split = getattr(nb, name), data.validation_split(30)
+    ready = prepare(split)
+    offset = split.X_train.mean() if name == "standardized" else 0
+    for before, after in zip(split[::2], ready[::2]):
+        expected = (before - offset) / split.X_train.std()
+        assert np.allclose(after, expected, rtol=0, atol=1e-5)
+    run = nb.train_and_measure(0, split, "relu", prepare=prepare, **TINY)
+    twin = nb.train_and_measure(0, ready, "relu", **TINY)
+    assert run.loss == twin.loss and run.history.part == "validation"
+
+
+def test_watched_layers(nb, data):
+    run = nb.train_and_measure(0, data, "relu", watch=40, **TINY)
+    assert run.history.iterations == [5, 10] and len(run.history.observed) == 2
+    X, Y = data.X_train[:40], nb.one_hot(data.y_train[:40])
+    hidden, _ = nb.forward(X, run.model.weights, run.model.biases, "relu")
+    _, dWs, _ = run.model.loss_and_gradients(X, Y)
+    assert run.history.observed[-1] == {
+        "norms": [np.linalg.norm(dW) for dW in dWs],
+        "flat": [(A == 0).mean() for A in hidden[1:]],
+        "dead": [(A.max(axis=0) == 0).mean() for A in hidden[1:]]}
+
+
+def test_a_fourth_activation_is_one_more_line(nb, monkeypatch, data):
+    monkeypatch.setitem(nb.ACTIVATIONS, "leaky", (
+        lambda Z: np.maximum(Z, 0.01 * Z),
+        lambda A: np.where(A > 0, 1, 0.01), torch.nn.LeakyReLU))
+    model = nb.MLP(TINY["sizes"], "leaky", 0, np.float64)
+    X, y = data.X_train[:4].astype(np.float64), data.y_train[:4]
+    errors = helpers.gradient_errors(model, nb.to_torch(model), X, y,
+                                     nb.one_hot(y), 0)
+    assert max(errors["autograd"]) < 1e-12
+    assert max(errors["centered differences"]) < 1e-6
+    run = nb.train_and_measure(0, data, "leaky", watch=9, **TINY)
+    assert run.history.train_loss[-1] < run.history.train_loss[0]
