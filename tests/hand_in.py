@@ -20,13 +20,7 @@ OTHERS = ("helpers.py", "requirements.txt", "README.md")
 
 
 def hand_in(roll, folder):
-    """Write the zip, all or nothing, and return its path.
-
-    Raises
-    ------
-    ValueError
-        With all the reasons, a line each, why nothing was written.
-    """
+    """Write the zip, all or nothing; return its path, or raise ValueError."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", roll):
         raise ValueError("the roll number may have letters, digits, - and _ "
                          f"only, and at least one of them: {roll!r}")
@@ -37,11 +31,11 @@ def hand_in(roll, folder):
     reasons = [f"{path} is missing" for path in members.values()
                if not path.is_file()]
     if not reasons:
-        notebook_path, pdf_path, *_ = members.values()
-        notebook = checks.read(notebook_path)
+        notebook = checks.read(folder / "PA1_RollNumber.ipynb")
         reasons = (checks.run_problems(notebook)
-                   + checks.origin_problems(notebook_path)
-                   or checks.pdf_problems(pdf_path, notebook))
+                   + checks.origin_problems(notebook)
+                   or checks.pdf_problems(folder / "PA1_RollNumber.pdf",
+                                          notebook))
     if reasons:
         raise ValueError("\n".join(reasons))
     target = folder / f"PA1_{roll}.zip"

@@ -1,0 +1,93 @@
+"""The export makes a PDF of a run, or says what is missing."""
+
+import shutil
+import subprocess
+import sys
+import unicodedata
+
+import nbformat.v4 as v4
+import pytest
+from pypdf import PdfReader
+
+import checks
+from definitions import ROOT
+
+CONFIG = ROOT / ".nbconvert" / "config.py"
+
+
+def export(path):
+    """Export a notebook beside itself; return the process and the PDF."""
+    process = subprocess.run(
+        [sys.executable, "-m", "nbconvert", "--config", CONFIG, path.name],
+        cwd=path.parent, capture_output=True, text=True, timeout=120)
+    return process, path.with_suffix(".pdf")
+
+
+def test_small_run_becomes_a_pdf(runs, tmp_path):
+    for name, source in (("run.ipynb", runs.plain()),
+                         ("helpers.py", ROOT / "helpers.py")):
+        shutil.copy(source, tmp_path / name)
+    process, pdf = export(tmp_path / "run.ipynb")
+    assert process.returncode == 0, process.stderr
+    notebook = checks.read(tmp_path / "run.ipynb")
+    assert checks.pdf_problems(pdf, notebook) == []
+    pages = PdfReader(pdf).pages
+    assert "TeX" not in process.stderr and len(pages) > 20
+    fonts = [font.get_object() for page in pages
+             for font in page["/Resources"].get("/Font", {}).values()]
+    assert fonts and all("/FontDescriptor" in font["/DescendantFonts"][0]
+                         for font in fonts)
+
+
+# What pandoc writes for TeX must be what Typst understands.
+UNUSUAL = r"""# Title
+
+**Name** · 1
+
+## 1 Symbols
+
+$\boldsymbol{A}\odot\Bigl(\mathcal U\|x\|_2\otimes|y|\Bigr)\le\hat\epsilon$,
+see Section 1, Section 9, [a place](https://example.org) #hash @at
+$5 `a.circle`
+
+$$\begin{aligned}a&=\mathbf 1^\top b\\
+&=\sqrt{\tfrac12}\in\mathbb R\end{aligned}$$
+
+---
+
+| a | b |
+|:--|--:|
+| + 1 | é |
+"""
+
+
+def test_whatever_a_notebook_holds(tmp_path):
+    code = '"""`` ``` #x"""\nplt.circle("\\\\ \\"")\n\n\nclass A:\n    x = 1'
+    outputs = [v4.new_output("stream", text="\x1b[31mred\x1b[0m " + "x" * 300),
+               v4.new_output("display_data", {"text/latex": r"$\alpha$",
+                                              "text/plain": "hidden"}),
+               v4.new_output("error", ename="E", evalue="v",
+                             traceback=["E: \x1b[1mv\x1b[0m"])]
+    path = tmp_path / "strange name (1).ipynb"
+    path.write_text(v4.writes(v4.new_notebook(cells=[
+        *map(v4.new_markdown_cell, UNUSUAL.split("\n\n", 1)),
+        v4.new_code_cell(code, outputs=outputs), v4.new_code_cell("")])),
+        encoding="utf-8")
+    process, pdf = export(path)
+    assert process.returncode == 0, process.stderr
+    text = unicodedata.normalize("NFKC", "".join(
+        page.extract_text() for page in PdfReader(pdf).pages))
+    for shown in ("red", "α", "⊙", "‖x‖2⊗|y|", "E:v", "+1", "#hash@at",
+                  "classA:", "$5a.circle"):
+        assert shown in "".join(text.split())
+    assert text.count("plt.circle(") == 2
+    assert "hidden" not in text
+
+
+@pytest.mark.parametrize("module, package", [
+    ("typst", "typst"), ("pypandoc", "pypandoc_binary")])
+def test_what_is_missing_is_named(module, package, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec",
+                        lambda name: None if name == module else name)
+    with pytest.raises(SystemExit, match=f"pip install {package}"):
+        exec(CONFIG.read_text(encoding="utf-8"), {"__file__": str(CONFIG)})
