@@ -92,19 +92,10 @@ class Data(NamedTuple):
                     self.X_test[:num_test], self.y_test[:num_test])
 
     def validation_split(self, num_validation, num_train=None):
-        """Hold out the last training images; the test set is left out.
+        """Hold out the last `num_validation` training images, as views.
 
-        Parameters
-        ----------
-        num_validation : int
-            Images at the end of the training set that are held out.
-        num_train : int, optional
-            Images from its beginning to keep; all the others if None.
-
-        Returns
-        -------
-        ValidationData
-            Views.
+        Of the others the first `num_train` are kept, or all. The test set is
+        left out.
         """
         rest = len(self.X_train) - num_validation
         if num_validation < 1 or rest < 1:
@@ -348,19 +339,11 @@ def load_network(network_class, path):
 def gradient_errors(model, network, X, y, Y, seed, num_entries=20):
     """Compare hand-written gradients with differences and with autograd.
 
-    Parameters
-    ----------
-    model, network
-        An MLP and its PyTorch twin, both in double precision.
-    X, y, Y : ndarray, shapes (N, D), (N,), (N, K)
-        Images, labels, one-hot targets.
-
-    Returns
-    -------
-    dict of list of float
-        By judge, for each layer the largest difference in weights and biases,
-        relative to the largest gradient of the same array; centered
-        differences at `num_entries` random entries of each.
+    `network` is the PyTorch twin of `model`, both in double precision; X, y,
+    Y are images, (N, D), labels, (N,), and one-hot targets, (N, K). Returns
+    two lists by name, for each layer the largest difference in weights and
+    biases, relative to the largest gradient of the same array; centered
+    differences are taken at `num_entries` random entries of each.
     """
     def loss_at(parameter, entry, value):
         before, parameter.flat[entry] = parameter.flat[entry], value
@@ -753,27 +736,12 @@ def _same(a, b):
 
 
 def run_parallel(function, arguments, label, n_jobs=-1):
-    """Call a function on each set of arguments, one core for each call.
+    """Return ``function(**kwargs)`` for each of a list of arguments.
 
-    Runs on joblib's default of one process per core, or wherever an enclosing
-    ``joblib.parallel_config`` sends it, a Dask cluster for instance.
-
-    Parameters
-    ----------
-    function : callable
-        Called as ``function(**kwargs)``, with BLAS and PyTorch held to one
-        thread, so that parallel calls don't fight over the cores.
-    arguments : list of dict
-        The keyword arguments of each call.
-    label : str
-        Says in the progress line what is running.
-    n_jobs : int
-        Number of processes; -1 for one per core, or all that a cluster has.
-
-    Returns
-    -------
-    list
-        The results, in the order of `arguments`.
+    Runs on `n_jobs` processes, -1 for one per core, or wherever an enclosing
+    ``joblib.parallel_config`` sends it, a Dask cluster for instance. BLAS and
+    PyTorch are held to one thread, so that calls don't fight over the cores.
+    The label says in the progress line what is running.
     """
     done = dict(_as_finished(function, arguments, label, n_jobs))
     return [done[place] for place in range(len(arguments))]
@@ -880,19 +848,8 @@ def distort(images, rng, strength=1.0):
     0.8 pixels (standard deviation) in a smooth random field: normal numbers
     on a 7 x 7 grid, spread by Gaussian bumps of 4 pixels.
 
-    Parameters
-    ----------
-    images : ndarray, shape (N, 784), float32
-    rng : numpy.random.Generator
-    strength : float
-        Factor of all these amounts.
+    Images and copies have shape (N, 784), float32.
 
-    Returns
-    -------
-    ndarray, shape (N, 784), float32
-
-    References
-    ----------
     P. Simard, D. Steinkraus, J. Platt, ICDAR 2003, section 2.
     """
     n, side, knots = len(images), 28, 7
@@ -932,19 +889,13 @@ def distorted_batches(images, batches, total, seed, strengths=None,
     Parameters
     ----------
     images : ndarray, shape (N, 784), float32
-    batches : iterable of ndarray
+    batches : iterable of `total` ndarrays
         Indices into `images`.
-    total : int
-        Number of batches.
-    seed : int
-        Of the distortions; they are the same however threads are timed.
     strengths : tuple of float, optional
         Strength of `distort` for the first and the last batch, linear
         between; without it the images come as they are.
     label : str, optional
         Shows progress under this name.
-    group : int
-        Batches that are distorted at once.
     """
     rng = np.random.default_rng(seed)
     images = np.asarray(images)
@@ -1002,8 +953,6 @@ class Comparison(NamedTuple):
 def compare(first, second):
     """Compare the accuracies of two `Runs`, over the seeds that both have.
 
-    References
-    ----------
     Q. McNemar, Psychometrika 12 (1947) 153-157.
     """
     from scipy import stats
@@ -1037,8 +986,6 @@ def _top_confusions(y, predicted, count):
 def calibration_error(probs, y, num_bins=10):
     """Return the expected calibration error, in percentage points.
 
-    References
-    ----------
     C. Guo et al., "On calibration of modern neural networks", ICML 2017,
     equation 3.
     """
@@ -1076,14 +1023,14 @@ def comment(text, *conditions, **numbers):
     Parameters
     ----------
     text : str
-        Markdown, with ``{name:.2f}`` where a number goes. A number that is
-        missing, not finite or of another kind becomes a dash.
+        Markdown, with ``{name:.2f}`` where a number goes; one that is
+        missing or not finite becomes a dash.
     *conditions : str
         What must hold for the text to be true: expressions of the same
-        names, and of abs, max, min and ``shown(relu, tanh)``, whether
+        names, of abs, max and min, and of ``shown(relu, tanh)``, whether
         `compare` shows a difference.
     **numbers
-        Values by name. Experiments of the register are known by theirs:
+        Values by name, beside the experiments of the register, as in
         ``{relu.accuracy:±.2f}``.
     """
     display(Markdown(fill_in(text, *conditions, **numbers)))
@@ -1325,17 +1272,11 @@ def show_model(runs, name, color, figure, table):
 def draw_lines(*panels, height=2.1, sharey=False):
     """Draw panels of lines side by side, with one legend above.
 
-    Parameters
-    ----------
-    panels : dict
-        ``curves`` holds (x, y, format) or (x, y, format, color) by label;
-        ``epochs``, if given, the updates of one epoch, for an axis of epochs
-        on top; ``plain_log`` says whether y gets a logarithmic axis with
-        plain numbers. The rest is passed on to Axes.set.
-    height : float
-        In inches.
-    sharey : bool
-        Whether all panels have the same y axis, labeled once.
+    Each panel is a dict: ``curves`` holds (x, y, format) or (x, y, format,
+    color) by label; ``epochs``, if given, the updates of one epoch, for an
+    axis of epochs on top; ``plain_log`` says whether y gets a logarithmic
+    axis with plain numbers; the rest is passed on to Axes.set. With `sharey`
+    all have the same y axis, labeled once.
     """
     import matplotlib.pyplot as plt
 
@@ -1710,22 +1651,11 @@ def prepare_digit(image):
 
 
 def read_photos(model, X, seed, damages):
-    """Photograph digits and read the photos again.
+    """Photograph digits, shape (N, 784), and read the photos again.
 
-    Parameters
-    ----------
-    model : MLP
-    X : ndarray, shape (N, 784)
-    seed : int
-        Of the photos.
-    damages : collection of str
-        As in `photograph`.
-
-    Returns
-    -------
-    probs, naive : ndarray, shape (N, 10)
-        Probabilities after prepare_digit, and after resizing and inverting
-        alone. A photo in which no digit is found counts as "all alike".
+    Returns two arrays of probabilities, (N, 10): after prepare_digit, and
+    after resizing and inverting alone. A photo in which no digit is found
+    counts as "all alike".
     """
     rng = np.random.default_rng(seed)
     ready, naive = [], []
@@ -1762,20 +1692,11 @@ DAMAGES = ("light gradient", "low contrast", "blur", "noise", "JPEG", "thin",
 
 
 def photograph(digit, rng, damages=()):
-    """Make a photo of a digit: ink on paper, at a random size and place.
+    """Make a photo of a digit, 784 values, at a random size and place.
 
-    Parameters
-    ----------
-    digit : ndarray, 784 values in [0, 1]
-    rng : numpy.random.Generator
-    damages : collection of str
-        Kinds out of DAMAGES, or "mixed": each kind with probability 0.4.
-        None give a clean re-rendering.
-
-    Returns
-    -------
-    ndarray, shape (H, W), uint8
-        Light on dark or dark on light, with equal chances.
+    `damages` are kinds out of DAMAGES, or "mixed": each with probability 0.4;
+    none give a clean re-rendering. Returns uint8 of shape (H, W), light on
+    dark or dark on light, with equal chances.
     """
     if "mixed" in damages:
         damages = [kind for kind in DAMAGES if rng.random() < 0.4]
@@ -1881,20 +1802,11 @@ def _naive_digit(image):
 
 
 def perturb(images, kind, strength, rng):
-    """Shift, rotate, thin, thicken or add noise to MNIST images.
+    """Shift, rotate, thin, thicken or add noise to MNIST images, (N, 784).
 
-    Parameters
-    ----------
-    images : ndarray, shape (N, 784), in [0, 1]
-    kind : {"shift", "rotate", "noise", "thinner", "thicker"}
-    strength : float
-        Shift in pixels; angle in degrees, either sense; standard deviation
-        of the noise; weight in [0, 1] of an erosion or dilation by 3 x 3.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray, shape (N, 784), float32, in [0, 1]
+    kind is "shift" (strength in pixels), "rotate" (degrees, either sense),
+    "noise" (its standard deviation), "thinner" or "thicker" (weight in [0, 1]
+    of an erosion or dilation by 3 x 3).
     """
     stack = images.reshape(-1, 28, 28)
     sign = rng.choice([-1, 1], len(stack))
