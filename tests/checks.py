@@ -132,14 +132,17 @@ def output_problems(output):
 def origin_problems(notebook):
     """Check that a file to be handed in is small and a run of its own."""
     size = len(nbformat.writes(notebook).encode())
-    metadata = [notebook.metadata] + [c.metadata for c in notebook.cells]
-    found = PATH.search(json.dumps(metadata))
+    metadata = json.dumps([notebook.metadata] + [c.metadata
+                                                 for c in notebook.cells])
+    path = PATH.search(metadata)
+    person = re.search(r'"(displayName|userId|photoUrl)": "[^"]+"', metadata)
     return those(
         (size > MAX_BYTES, f"the file has {size / 1e6:.2f} MB, more than "
          f"{MAX_BYTES / 1e6:.0f}"),
         (tagged(notebook, "injected-parameters"),
          "it was run with other parameters than its own"),
-        (found, f"a path in the metadata: {found and found[0]}"))
+        (path, f"a path in the metadata: {path and path[0]}"),
+        (person, f"who ran it, as Colab notes it: {person and person[0]}"))
 
 
 def num_lines(*cells):

@@ -119,6 +119,8 @@ def shows(kind, **values):
     ("origin", "other parameters", PARAMETERS,
      dict(metadata={"tags": ["injected-parameters"]})),
     ("origin", "path in the metadata", "metadata", dict(a="/tmp/out.ipynb")),
+    ("origin", "who ran it", "metadata", dict(executionInfo={
+        "user": {"displayName": "A Student", "userId": "1"}})),
     ("origin", "MB, more than 2", TEXT, "x" * 2_000_000),
 ])
 def test_checks_of_a_notebook(kind, fault, place, changes):
