@@ -11,6 +11,7 @@ import re
 import symtable
 import sys
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -25,6 +26,8 @@ APPENDIX = "Appendix: every code cell"
 MAX_LINES = 40              # of a code cell; its columns are ruff's concern
 MAX_HIDDEN_LINES = 20       # of a hidden one
 MAX_ALL_HIDDEN_LINES, MAX_ALL_LINES = 660, 1250
+MAX_AGAIN = 5               # names that several cells bind
+MAX_BARE = 0.3              # share of visible cells without text before
 
 PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|usr|opt|mnt|var|work|content"
                   r"|private|Users)/|\b[A-Z]:\\\\?\w")
@@ -173,9 +176,20 @@ def layout_problems(notebook):
 def defines(node):
     """Say whether a statement imports, defines or sets a CONSTANT."""
     if isinstance(node, ast.Assign):
-        return all(ast.unparse(name).isupper() for name in node.targets)
+        return (all(ast.unparse(name).isupper() for name in node.targets)
+                and not any(calls(node.value)))
     return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef,
                              ast.ClassDef))
+
+
+def calls(node):
+    """Yield the calls that evaluating an expression makes, but for dict."""
+    if isinstance(node, ast.Lambda):
+        return
+    if isinstance(node, ast.Call) and ast.unparse(node.func) != "dict":
+        yield node
+    for child in ast.iter_child_nodes(node):
+        yield from calls(child)
 
 
 def hidden_problems(notebook):
@@ -184,6 +198,10 @@ def hidden_problems(notebook):
     hidden = [cell for cell in cells if any(hiding_marks(cell).values())]
     visible = [cell for cell in cells if cell not in hidden]
     unseen = set().union(*map(bound, hidden)).difference(*map(bound, visible))
+    times = Counter(name for cell in cells for name in bound(cell))
+    again = sorted(name for name, count in times.items() if count > 1)
+    bare = [cell for before, cell in zip(notebook.cells, notebook.cells[1:])
+            if before.cell_type == "code" and cell in visible]
     return those(
         *((not has, f"{name_of(cell)} is half hidden, without {mark}")
           for cell in hidden for mark, has in hiding_marks(cell).items()),
@@ -194,6 +212,9 @@ def hidden_problems(notebook):
          f"hidden cells have {num_lines(*hidden)} lines"),
         (num_lines(*cells) > MAX_ALL_LINES,
          f"all code cells have {num_lines(*cells)} lines"),
+        (len(again) > MAX_AGAIN, f"bound in several cells: {again}"),
+        (len(bare) > max(1, MAX_BARE * len(visible)),
+         f"{len(bare)} visible cells follow code without a word"),
         *((used(cell) & unseen, f"{name_of(cell)} needs what only hidden "
            f"cells bind: {sorted(used(cell) & unseen)}") for cell in visible))
 

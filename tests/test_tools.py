@@ -99,6 +99,7 @@ def shows(kind, **values):
     ("layout", "41 lines", PARAMETERS, "x\n" * 41),
     ("layout", "more than define: 'f()'", DEFINITIONS, "f()"),
     ("layout", "define: 'rows = 1'", DEFINITIONS, "rows = 1"),
+    ("layout", "define: 'ALL = f()'", DEFINITIONS, "ALL = f()"),
     ("layout", "no GPU", "metadata", dict(accelerator="TPU")),
     ("layout", "no table of contents", "metadata", dict(colab={})),
     *(("hidden", f"half hidden, without {mark}", FIGURE,
