@@ -4,9 +4,10 @@ By part, with the names that the notebook uses:
 
     data          Data, ValidationData, load_mnist, held_out
     checks        check_network, check_images, check_targets, check_training,
-                  finite_mean, save_network, load_network, gradient_errors
-    experiments   History, Run, Runs, Results, register, run_parallel,
-                  single_thread, interleave, matrix_products
+                  finite_mean, save_network, load_network, to_numpy,
+                  find_device, gradient_errors
+    experiments   History, Recorder, Run, Runs, Results, register,
+                  run_parallel, single_thread, interleave, matrix_products
     distortions   distort, distorted_batches
     metrics       compare, accuracy_interval, calibration_error
     text          comment, fill_in, show_table, table_markdown, headline_row
@@ -313,8 +314,9 @@ def save_network(model, path):
     """Write weights, biases and activation as npz, exactly, without pickle."""
     with open(path, "wb") as file:
         np.savez(file, activation=np.array(model.activation),
-                 **{f"W{i}": W for i, W in enumerate(model.weights)},
-                 **{f"b{i}": b for i, b in enumerate(model.biases)})
+                 **{f"{name}{i}": to_numpy(array) for name, arrays in
+                    (("W", model.weights), ("b", model.biases))
+                    for i, array in enumerate(arrays)})
 
 
 def load_network(network_class, path):
@@ -334,6 +336,28 @@ def load_network(network_class, path):
                          f"MLP.save wrote") from error
     model.weights, model.biases = weights, biases
     return model
+
+
+def to_numpy(array):
+    """Return an array of NumPy's, or CuPy's, as one of NumPy's."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def find_device(check):
+    """Return where to train: a function that places arrays, and its name.
+
+    They are CuPy's if it finds a GPU on which `check`, called with that
+    function, raises nothing; otherwise NumPy's, and the name says why.
+    """
+    try:
+        import cupy
+
+        name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+        check(cupy.asarray)
+    except Exception as error:  # a GPU must never cost anyone the run
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return np.asarray, f"NumPy on the processor ({reason})"
+    return cupy.asarray, f"CuPy on a GPU ({name})"
 
 
 def gradient_errors(model, network, X, y, Y, seed, num_entries=20):
@@ -424,6 +448,47 @@ class History:
             raise AttributeError("these are validation images, not the test "
                                  "set: read held_out_loss")
         return self.held_out_loss
+
+
+class Recorder:
+    """Record the History of a training, one update after another.
+
+    Every `evaluate_every` updates (None: never) it takes a point: `evaluate`
+    returns the held-out loss and accuracy; `observe`, if given, something to
+    keep; `extra`, if given, a penalty that belongs to both losses.
+    """
+
+    def __init__(self, part, evaluate_every, evaluate, observe=None,
+                 extra=None):
+        self.history, self.evaluate_every = History(part), evaluate_every
+        self.evaluate, self.observe, self.extra = evaluate, observe, extra
+        self.total = self.updates = self.count = 0
+        self.start = time.perf_counter()
+
+    def add(self, loss):
+        """Note the loss of an update; it isn't read before a point is due."""
+        self.total = self.total + loss
+        self.count += 1
+        self.updates += 1
+        if self.evaluate_every and self.updates % self.evaluate_every == 0:
+            extra = float(self.extra()) if self.extra else 0.0
+            mean, (loss, accuracy) = self._mean(), self.evaluate()
+            self.history.add(self.updates, mean + extra, loss + extra,
+                             accuracy)
+            if self.observe:
+                self.history.observed.append(self.observe())
+
+    def finish(self):
+        """Return the history, with the seconds since the start."""
+        self.history.seconds = time.perf_counter() - self.start
+        if self.count:          # updates after the last point
+            self._mean()
+        return self.history
+
+    def _mean(self):
+        mean = finite_mean(float(self.total) / self.count)
+        self.total = self.count = 0
+        return mean
 
 
 @dataclass
@@ -840,7 +905,7 @@ def matrix_products(sizes, batch_size, num_images):
 # -------------------------------------------------------------- distortions
 
 
-def distort(images, rng, strength=1.0):
+def distort(images, rng, strength=1.0, order=slice(None)):
     """Return randomly distorted copies of images.
 
     At strength 1 each is rotated by up to 8 degrees, scaled and sheared by up
@@ -848,7 +913,8 @@ def distort(images, rng, strength=1.0):
     0.8 pixels (standard deviation) in a smooth random field: normal numbers
     on a 7 x 7 grid, spread by Gaussian bumps of 4 pixels.
 
-    Images and copies have shape (N, 784), float32.
+    Images and copies have shape (N, 784), float32; the copies' pixels stand
+    in the given order.
 
     P. Simard, D. Steinkraus, J. Platt, ICDAR 2003, section 2.
     """
@@ -872,16 +938,19 @@ def distort(images, rng, strength=1.0):
         [wide * cos, shear * cos - high * sin, dx], dim=1)
     weights[:, 1, :3] = torch.stack(
         [wide * sin, shear * sin + high * cos, dy], dim=1)
-    grid = (weights @ basis).view(n, 2, side, side).permute(0, 2, 3, 1)
+    grid = (weights @ basis[:, order]).view(n, 2, side, side)
     pixels = torch.nn.functional.grid_sample(
-        torch.from_numpy(images).view(n, 1, side, side), grid,
-        align_corners=False)
+        torch.from_numpy(images).view(n, 1, side, side),
+        grid.permute(0, 2, 3, 1), align_corners=False)
     return pixels.view(n, -1).numpy()
 
 
-def distorted_batches(images, batches, total, seed, strengths=None,
+def distorted_batches(images, batches, total, seed, strengths, order,
                       label=None, group=4):
     """Yield (X, batch) for batches of indices, distorted by a second thread.
+
+    The pixels of X stand in a given order, and it ends with the last that is
+    not 0 in all its images.
 
     While one group of batches is trained on, the next one is distorted, on
     one core each: PyTorch and BLAS both let go of Python's lock.
@@ -891,9 +960,10 @@ def distorted_batches(images, batches, total, seed, strengths=None,
     images : ndarray, shape (N, 784), float32
     batches : iterable of `total` ndarrays
         Indices into `images`.
-    strengths : tuple of float, optional
+    strengths : tuple of float
         Strength of `distort` for the first and the last batch, linear
-        between; without it the images come as they are.
+        between.
+    order : ndarray of int, shape (784,)
     label : str, optional
         Shows progress under this name.
     """
@@ -901,26 +971,27 @@ def distorted_batches(images, batches, total, seed, strengths=None,
     images = np.asarray(images)
 
     def prepare(indices, progress):
-        X = images[np.concatenate(indices)]
-        if strengths:
-            X = distort(X, rng, np.interp(progress, (0, 1), strengths))
+        X = distort(images[np.concatenate(indices)], rng,
+                    np.interp(progress, (0, 1), strengths), order)
         stops = np.cumsum([len(batch) for batch in indices])
-        return list(zip(np.split(X, stops[:-1]), indices))
+        return [(part[:, :part.any(axis=0).nonzero()[0].max(initial=0) + 1],
+                 batch) for part, batch in zip(np.split(X, stops[:-1]),
+                                               indices)]
 
     batches, num_groups = iter(batches), math.ceil(total / group)
     counts = range(num_groups)
     if label:
         counts = _progress(counts, num_groups, label)
     with single_thread(), ThreadPoolExecutor(max_workers=1) as worker:
-        def order(count):
+        def submit(count):
             indices = list(itertools.islice(batches, group))
             return worker.submit(prepare, indices, count * group / total)
 
-        coming = order(0)
+        coming = submit(0)
         for count in counts:
             ready = coming.result()
             if count + 1 < num_groups:
-                coming = order(count + 1)
+                coming = submit(count + 1)
             yield from ready
 
 

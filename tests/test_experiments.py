@@ -186,9 +186,10 @@ def test_the_penalty_is_minimized_and_reported(nb, data, alpha):
     run = nb.train_and_measure(3, data, "relu", nb.train_torch_adam,
                                alpha=alpha, **TINY)
     network, losses = nb.to_torch(nb.MLP(TINY["sizes"], "relu", 3)), []
+    weights = [linear.weight for linear in network[::2]]
     adam = torch.optim.Adam(network.parameters(), lr=0.01)
     for batch in nb.minibatches(130, 32, 2, 3):
-        extra = nb.penalty(network, alpha).item()
+        extra = nb.penalty(weights, alpha).item() if alpha else 0
         losses.append(nb.torch_step(
             network, adam, torch.tensor(data.X_train[batch]),
             torch.tensor(data.y_train[batch]), alpha).item() - extra)

@@ -53,7 +53,8 @@ def test_the_handouts_defaults_and_that_evaluation_changes_nothing(nb, data):
 @pytest.mark.parametrize("trainer, settings", [
     ("train", dict(evaluate_every=1)),
     ("train_torch_adam", dict(evaluate_every=1, device="cpu")),
-    ("train_adam", dict(scheduled=True, distortion=(1.5, 0.5)))])
+    ("train_adam", dict(alpha=0.01)),
+    ("train_distorted", dict(evaluate_every=1, distortion=(1.5, 0.5)))])
 def test_seed_decides_all_and_data_stay(nb, data, trainer, settings):
     before = [array.copy() for array in data]
     first, again, other = (nb.MLP(SIZES, "relu", 0) for _ in range(3))
@@ -86,6 +87,40 @@ def test_whole_trajectory_agrees_with_pytorch(nb, mnist, activation):
                                        0.2)
         sgd.step()
         assert_close(model, nb.from_torch(network, model), 1e-9)
+
+
+@pytest.mark.parametrize("offset", [0, -0.4])     # standardized: no blanks
+def test_leaving_out_blank_pixels_changes_nothing(nb, mnist, offset):
+    data = mnist.subset(640, 50)
+    data = data._replace(X_train=data.X_train + np.float32(offset))
+    plain, model = (nb.MLP(nb.SIZES, "relu", 0, np.float64) for _ in range(2))
+    nb.train_plainly(plain, data, 64, 0.1, 3)
+    nb.train(model, data, 1, 64, 0.1, 3, None)
+    assert_close(plain, model, 1e-12)
+    order = nb.ink_order(data.X_train)
+    X, widths = nb.in_ink_order(data.X_train, order)
+    assert (X == data.X_train[:, order]).all()
+    for image, width in zip(X, widths):
+        assert not image[width:].any() and (width == 784 or image[width - 1])
+    assert (widths.max() == 784) == (offset != 0)
+    rows = np.argsort(widths)
+    assert np.allclose(
+        nb.evaluate(model, data.X_train, data.y_train),
+        nb.evaluate(nb.reordered(model, order), X[rows], data.y_train[rows],
+                    widths[rows], chunk=100), rtol=1e-12)
+
+
+def test_an_interrupted_training_leaves_the_network_as_it_was(nb, data):
+    model, before = nb.MLP(SIZES, "relu", 0), nb.MLP(SIZES, "relu", 0)
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    for trainer in (nb.train, nb.train_adam):
+        with pytest.raises(KeyboardInterrupt):
+            trainer(model, data, 1, 32, 0.1, evaluate_every=2,
+                    observe=interrupt)
+    assert same(model, before)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -136,19 +171,20 @@ def test_penalty_is_weight_decay(nb, data, optimizer):
             assert torch.allclose(a, b, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("scheduled", [False, True])
-def test_train_adam_is_pytorchs_adam_at_a_scheduled_rate(nb, data, scheduled):
+@pytest.mark.parametrize("scheduled, alpha", [(False, 0.03), (True, 0.0)])
+def test_train_adam_is_pytorchs_adam(nb, data, scheduled, alpha):
     data.X_train[:, :2] *= 0, 1e-7      # gradients that are 0, or near epsilon
     model = nb.MLP(SIZES, "relu", 0, np.float64)
     network = nb.to_torch(model)
-    adam = nb.make_adam(network, 0.01)
+    adam = nb.make_adam(network, 0.01, alpha)
     for t, batch in enumerate(nb.minibatches(130, 13, 2, 0)):
         if scheduled:       # up for 2 of the 20 updates, then down to 0
             adam.param_groups[0]["lr"] = adam.param_groups[1]["lr"] = (
                 0.01 * min((t + 0.5) / 2, (19.5 - t) / 18))
         nb.torch_step(network, adam, torch.tensor(
             data.X_train[batch]).double(), torch.tensor(data.y_train[batch]))
-    history = nb.train_adam(model, data, 2, 13, 0.01, scheduled=scheduled)
+    history = nb.train_adam(model, data, 2, 13, 0.01, alpha=alpha,
+                            schedule=nb.triangle if scheduled else None)
     assert history.seconds > 0
     assert_close(model, nb.from_torch(network, model), 1e-10)
 
@@ -157,7 +193,8 @@ def test_train_adam_is_pytorchs_adam_at_a_scheduled_rate(nb, data, scheduled):
 # another device raises as it would on a GPU.
 
 
-def test_train_torch_leaves_nothing_on_another_device(nb, data):
+def test_train_torch_leaves_nothing_on_another_device(nb, data, monkeypatch):
+    monkeypatch.setattr(helpers.Recorder, "finish", lambda self: None)
     network = nb.to_torch(nb.MLP(SIZES, "relu", 0), "meta")
     for optimizer in (torch.optim.SGD(network.parameters(), lr=0.1),
                       nb.make_adam(network, 0.001, 0.1)):
@@ -186,26 +223,34 @@ def test_distort_is_small_and_leaves_its_input(mnist):
 
 
 @pytest.mark.parametrize("strengths", [(1, 1), (0, 1), (1, 0.2)])
-def test_distorted_batches(nb, data, strengths):
-    def stream(seed):
+def test_distorted_batches(nb, data, rng, strengths):
+    data.X_train[:, 500:] = 0           # blank, and so are most distortions
+    orders = np.arange(784), rng.permutation(784)
+
+    def stream(seed, order=orders[0]):
         batches = nb.minibatches(130, 16, 2, 0)
-        return list(helpers.distorted_batches(data.X_train, batches, 18, seed,
-                                              strengths))
+        return [(np.pad(X, ((0, 0), (0, 784 - X.shape[1]))), X, batch)
+                for X, batch in helpers.distorted_batches(
+                    data.X_train, batches, 18, seed, strengths, order)]
 
     first = stream(0)
-    for (X, batch), (again, _), expected in zip(
-            first, stream(0), nb.minibatches(130, 16, 2, 0), strict=True):
+    for (X, cut, batch), (again, *_), (other, *_), expected in zip(
+            first, stream(0), stream(0, orders[1]),
+            nb.minibatches(130, 16, 2, 0), strict=True):
         assert (batch == expected).all() and (X == again).all()
-        assert X.shape == (len(batch), 784) and X.dtype == np.float32
+        assert np.allclose(other, X[:, orders[1]], rtol=0, atol=1e-5)
+        assert cut[:, -1].any() and cut.dtype == np.float32
+    assert first[0][1].shape[1] < 700
     assert (first[-1][0] != stream(1)[-1][0]).any()
-    change = np.abs(first[0][0] - data.X_train[first[0][1]]).mean()
+    change = np.abs(first[0][0] - data.X_train[first[0][2]]).mean()
     assert (change > 1e-3) == (strengths[0] > 0)
 
 
 def test_distorted_batches_raise_what_fails_in_their_thread(data):
     batches = iter([np.array([0, 1]), np.array([500])])
     with pytest.raises(IndexError):
-        list(helpers.distorted_batches(data.X_train, batches, 2, 0))
+        list(helpers.distorted_batches(data.X_train, batches, 2, 0, (1, 1),
+                                       np.arange(784)))
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])

@@ -1,0 +1,152 @@
+"""The hand-written network on a GPU, as far as a processor can test it.
+
+`Array` has the rules of CuPy's: NumPy's functions and ufuncs dispatch to it,
+and nothing turns it into an array of NumPy's, or mixes it with one, silently.
+"""
+
+import sys
+
+import numpy as np
+import pytest
+from test_training import assert_close
+
+import helpers
+
+reads = []                      # values read back, for which a GPU has to wait
+
+
+class Array(np.lib.mixins.NDArrayOperatorsMixin):
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, *_, **__):
+        raise TypeError("implicit conversion to a NumPy array")
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=(), **kwargs):
+        if out:
+            kwargs["out"] = tuple(map(unwrap, out))
+        return wrap(getattr(ufunc, method)(*map(unwrap, inputs), **kwargs))
+
+    def __array_function__(self, function, types, args, kwargs):
+        if function is np.asarray:      # by like=
+            array, *dtype = args
+            values = array.values if isinstance(array, Array) else array
+            return wrap(np.array(values, *dtype))
+        return wrap(function(*map(unwrap, args),
+                             **{k: unwrap(v) for k, v in kwargs.items()}))
+
+    def __getattr__(self, name):        # shape, astype, sum, take, T...
+        if name.startswith("__"):
+            raise AttributeError(name)
+        attribute = getattr(self.values, name)
+        if not callable(attribute):
+            return wrap(attribute)
+        return lambda *args, **kwargs: wrap(attribute(
+            *map(unwrap, args), **kwargs))
+
+    def __getitem__(self, key):
+        return wrap(self.values[unwrap(key)])
+
+    def __setitem__(self, key, value):
+        self.values[unwrap(key)] = unwrap(value)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __float__(self):
+        reads.append(self)
+        return float(self.values)
+
+    def get(self):
+        reads.append(self)
+        return self.values.copy()
+
+
+def wrap(value):
+    return Array(value) if isinstance(value, (np.ndarray, np.generic)) else (
+        value)
+
+
+def unwrap(value):
+    """Return what an Array holds; refuse arrays of NumPy's beside it."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(unwrap, value))
+    if isinstance(value, np.ndarray):
+        raise TypeError("an array of NumPy's among the GPU's")
+    return value.values if isinstance(value, Array) else value
+
+
+def place(array):
+    return Array(np.array(array.values if isinstance(array, Array)
+                          else array))
+
+
+def test_the_stand_in_refuses_what_cupy_refuses():
+    array = place(np.ones((2, 3)))
+    for mix in (lambda: array + np.ones(3), lambda: np.ones(3) + array,
+                lambda: np.asarray(array), lambda: array @ np.ones((3, 1)),
+                lambda: np.concatenate([array, np.ones((2, 3))]),
+                lambda: np.maximum(array, 0, out=np.ones((2, 3)))):
+        with pytest.raises(TypeError):
+            mix()
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+@pytest.mark.parametrize("trainer, settings", [
+    ("train", {}), ("train_adam", dict(alpha=0.01)),
+    ("train_distorted", dict(distortion=(1, 1)))])
+def test_training_there_equals_training_here(nb, mnist, activation, trainer,
+                                             settings):
+    data = mnist.subset(100, 70)
+    own, there = (nb.MLP((784, 30, 20, 10), activation, 0) for _ in range(2))
+    there.to(place)
+    histories = [getattr(nb, trainer)(model, data, 2, 32, 0.01, seed=1,
+                                      evaluate_every=4, **settings)
+                 for model in (own, there)]
+    assert all(type(W) is Array for W in there.weights + there.biases)
+    for name in ("train_loss", "test_loss", "held_out_accuracy"):
+        assert np.allclose(*(getattr(h, name) for h in histories), rtol=1e-6)
+    there.to(helpers.to_numpy)
+    assert_close(own, there, 1e-6)
+
+
+def test_a_network_there_predicts_evaluates_and_saves(nb, mnist, tmp_path):
+    own, there = (nb.MLP(nb.SIZES, "relu", 0) for _ in range(2))
+    there.to(place)
+    X, y = mnist.X_test[:1200], mnist.y_test[:1200]
+    assert (own.predict_proba(X) == there.predict_proba(X)).all()
+    assert nb.evaluate(own, X, y) == nb.evaluate(there, X, y)
+    there.save(tmp_path / "there.npz")
+    loaded = nb.MLP.load(tmp_path / "there.npz")
+    assert all(map(np.array_equal, loaded.weights, own.weights))
+
+
+@pytest.mark.parametrize("trainer", ["train", "train_adam"])
+def test_no_step_waits_for_a_value(nb, mnist, trainer):
+    counts = []
+    for num_epochs in (1, 3):
+        model = nb.MLP((784, 30, 10), "relu", 0)
+        model.to(place)
+        reads.clear()
+        getattr(nb, trainer)(model, mnist.subset(320, 50), num_epochs, 32,
+                             0.01, seed=0, evaluate_every=None)
+        counts.append(len(reads))
+    assert counts[0] == counts[1] <= 2
+
+
+def test_a_gpu_is_used_only_after_it_was_checked(nb, monkeypatch):
+    class Cupy:
+        asarray = staticmethod(place)
+
+        class cuda:
+            class runtime:
+                getDeviceProperties = staticmethod(lambda _: {"name": b"X"})
+
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    found, name = helpers.find_device(nb.check_arrays)
+    assert found is np.asarray and "cupy" in name
+    monkeypatch.setitem(sys.modules, "cupy", Cupy)
+    assert helpers.find_device(nb.check_arrays)[0] is Cupy.asarray
+    monkeypatch.setattr(Cupy, "asarray", lambda array: place(1.01 * array))
+    found, name = helpers.find_device(nb.check_arrays)
+    assert found is np.asarray and "Not equal" in name
