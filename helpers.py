@@ -2,7 +2,8 @@
 
 By part, with the names that the notebook uses:
 
-    data          Data, ValidationData, load_mnist, held_out
+    data          Data, ValidationData, load_mnist, held_out, ink_order,
+                  in_ink_order
     checks        check_network, check_images, check_targets, check_training,
                   finite_mean, save_network, load_network, to_numpy,
                   find_device, gradient_errors
@@ -115,6 +116,23 @@ class ValidationData(NamedTuple):
     y_train: np.ndarray
     X_validation: np.ndarray
     y_validation: np.ndarray
+
+
+def ink_order(X):
+    """Return the pixels' indices, (D,), first those that most images ink.
+
+    Ink is what is not 0, in images X of shape (N, D).
+    """
+    return np.argsort(-np.count_nonzero(X, axis=0), kind="stable")
+
+
+def in_ink_order(X, order):
+    """Return images with their pixels in this order, and their widths, (N,).
+
+    A width is the number of pixels up to the last inked one; D without ink.
+    """
+    X = X.take(order, axis=1)
+    return X, X.shape[1] - (X[:, ::-1] != 0).argmax(axis=1)
 
 
 def held_out(data):
@@ -343,17 +361,30 @@ def to_numpy(array):
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
-def find_device(check):
+def find_device(network_class, step):
     """Return where to train: a function that places arrays, and its name.
 
-    They are CuPy's if it finds a GPU on which `check`, called with that
-    function, raises nothing; otherwise NumPy's, and the name says why.
+    They are CuPy's if it finds a GPU on which the loss, all gradients and one
+    update of a network agree with NumPy's; otherwise NumPy's, and the name
+    says why.
     """
+    def results(place):
+        rng = np.random.default_rng(0)
+        model = network_class((784, 100, 50, 10), "relu", 0)
+        model.to(place)
+        X = rng.random((64, 784), np.float32)
+        Y = np.eye(10)[np.arange(64) % 10]
+        loss, dWs, dbs = model.loss_and_gradients(X, Y)
+        W = model.weights[0]
+        step(model, *(np.asarray(a, W.dtype, like=W) for a in (X, Y)), 0.01)
+        return [loss, *map(to_numpy, dWs + dbs + model.weights + model.biases)]
+
     try:
         import cupy
 
         name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-        check(cupy.asarray)
+        for own, other in zip(results(np.asarray), results(cupy.asarray)):
+            np.testing.assert_allclose(other, own, rtol=1e-3, atol=1e-5)
     except Exception as error:  # a GPU must never cost anyone the run
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return np.asarray, f"NumPy on the processor ({reason})"
