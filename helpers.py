@@ -18,8 +18,8 @@ By part, with the names that the notebook uses:
 
 The network itself, its training and everything that is graded stand in
 PA1_RollNumber.ipynb. Every worker process of a parallel run imports this
-module, so what workers don't need (Matplotlib, scikit-learn, torchvision and
-others) is loaded where it is used.
+module, so what workers don't need and is slow to load (scikit-learn,
+scipy.stats, torchvision) is loaded where it is used.
 """
 
 import base64
@@ -47,6 +47,7 @@ from typing import NamedTuple
 from zipfile import BadZipFile
 
 import joblib
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython.display import Markdown, clear_output, display
@@ -391,8 +392,7 @@ class History:
     held_out_loss, held_out_accuracy : list of float
         On all the images held out, at that iteration; accuracy in percent.
     observed : list
-        What the training's `observe` returned at that iteration, if it had
-        one.
+        What the training's `observe` returned at that iteration.
     seconds : float
         Wall time of the training, evaluations included.
     """
@@ -458,7 +458,7 @@ class Run:
 
     @property
     def seconds(self):
-        """Wall time of the training, evaluations included."""
+        """Wall time of the training."""
         return self.history.seconds
 
     @property
@@ -567,7 +567,7 @@ class Runs:
     @property
     def lowest_loss(self):
         """Lowest value of the held-out loss."""
-        return float(self.curve("held_out_loss").min(initial=math.inf))
+        return float(self.curve("held_out_loss").min())
 
     @property
     def lowest_epoch(self):
@@ -623,29 +623,28 @@ class Results:
         """
         for name, settings in experiments.items():
             self._refuse_other_settings(name, settings)
-        missing = []
+        jobs = []
         for name, settings in experiments.items():
-            self._settings[name] = settings | {"seeds": [*settings["seeds"]]}
-            done = self._runs.setdefault(name, {})
-            missing += [(name, seed) for seed in settings["seeds"]
-                        if seed not in done]
-        missing.sort(key=lambda job: -_work(self._settings[job[0]]))
-        arguments = [
-            {key: value for key, value in self._settings[name].items()
-             if key != "seeds"} | {"seed": seed} for name, seed in missing]
+            seeds, done = [*settings["seeds"]], self._runs.setdefault(name, {})
+            self._settings[name] = settings | {"seeds": seeds}
+            rest = {key: settings[key] for key in settings if key != "seeds"}
+            jobs += [(name, rest | {"seed": seed})
+                     for seed in seeds if seed not in done]
+        jobs.sort(key=lambda job: -job[1]["num_epochs"]
+                  * len(job[1]["data"].X_train))
         # A single run stays in this process, where its progress can be seen.
-        n_jobs = 1 if len(missing) == 1 else self.n_jobs
+        n_jobs = 1 if len(jobs) == 1 else self.n_jobs
         function = self.function
         if self.network_class:
             function = functools.partial(_without_class, function)
-        for place, run in _as_finished(function, arguments, "Training",
-                                       n_jobs):
+        for place, run in _as_finished(
+                function, [job[1] for job in jobs], "Training", n_jobs):
             if self.network_class:
                 model = object.__new__(self.network_class)
                 vars(model).update(run.model)
                 run.model = model
-            name, seed = missing[place]
-            self._runs[name][seed] = run
+            name, settings = jobs[place]
+            self._runs[name][settings["seed"]] = run
 
     def __getitem__(self, name):
         """Return the `Runs` of an experiment."""
@@ -715,23 +714,17 @@ def _without_class(function, **settings):
     return run
 
 
-def _work(settings):
-    """Return how long a run takes, in arbitrary units."""
-    return settings["num_epochs"] * len(settings["data"].X_train)
-
-
 def _same(a, b):
     """Compare settings; arrays and functions made again can be equal."""
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return a is b or (type(a) is type(b) and np.array_equal(a, b))
+        return a is b or np.array_equal(a, b)
+    if hasattr(a, "__code__") and hasattr(b, "__code__"):
+        a, b = ([f.__code__, f.__defaults__,
+                 *(cell.cell_contents for cell in f.__closure__ or ())]
+                for f in (a, b))
     if isinstance(a, (tuple, list)):
         return (type(a) is type(b) and len(a) == len(b)
                 and all(map(_same, a, b)))
-    if hasattr(a, "__code__") and hasattr(b, "__code__"):
-        closures = ([cell.cell_contents for cell in f.__closure__ or ()]
-                    for f in (a, b))
-        return (a.__code__ == b.__code__ and _same(*closures)
-                and _same(a.__defaults__, b.__defaults__))
     return a == b
 
 
@@ -1139,8 +1132,6 @@ def color_of(name):
 
 def set_style():
     """Give all figures one look."""
-    import matplotlib.pyplot as plt
-
     plt.rcParams.update({
         "figure.dpi": 140, "savefig.dpi": 140, "pdf.fonttype": 42,
         "figure.constrained_layout.use": True,
@@ -1159,8 +1150,6 @@ def show_figure(fig, number, caption):
     The saved notebook holds it twice: as a PDF, whose lines stay sharp in
     the report, and as a PNG of 256 colors, a third of the usual size.
     """
-    import matplotlib.pyplot as plt
-
     vector, raster, small = io.BytesIO(), io.BytesIO(), io.BytesIO()
     fig.savefig(vector, format="pdf", metadata={"CreationDate": None})
     fig.savefig(raster, format="png")
@@ -1176,8 +1165,6 @@ def show_figure(fig, number, caption):
 
 def _mark_epochs(ax, updates_per_epoch):
     """Add an axis of epochs on top of an axis of iterations."""
-    import matplotlib.pyplot as plt
-
     if ax.child_axes:
         return                  # there is one already
     top = ax.secondary_xaxis("top", functions=(
@@ -1190,8 +1177,6 @@ def _mark_epochs(ax, updates_per_epoch):
 
 def plain_log_axis(ax):
     """Make the y axis logarithmic, with plain numbers at 1, 2, 5, 10..."""
-    import matplotlib.pyplot as plt
-
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
@@ -1246,7 +1231,6 @@ def show_model(runs, name, color, figure, table):
 
     They were evaluated on the test set; figure and table are numbers.
     """
-    import matplotlib.pyplot as plt
     from sklearn.metrics import precision_recall_fscore_support
 
     y, predicted = runs.first.y, runs.first.predicted
@@ -1278,29 +1262,28 @@ def draw_lines(*panels, height=2.1, sharey=False):
     axis with plain numbers; the rest is passed on to Axes.set. With `sharey`
     all have the same y axis, labeled once.
     """
-    import matplotlib.pyplot as plt
-
     fig, axes = plt.subplots(1, len(panels), figsize=(6.4, height),
-                             sharey=sharey)
-    for ax, panel in zip(np.ravel(axes), panels):
-        curves, options = panel["curves"], dict(panel)
-        for key in ("curves", "epochs", "plain_log"):
-            options.pop(key, None)
-        for label, (x, y, line, *color) in curves.items():
-            ax.plot(x, y, line, ms=3, label=label, color=color[0] if color
-                    else _COLORS.get(label))
-            if isinstance(x[0], str):
-                ax.tick_params(axis="x", labelrotation=45)
-        ax.set(**options)
-        if panel.get("plain_log"):
-            plain_log_axis(ax)
-        if "epochs" in panel:
-            _mark_epochs(ax, panel["epochs"])
-    for ax in np.ravel(axes)[1:] if sharey else ():
-        ax.set_ylabel("")
-    fig.legend(*np.ravel(axes)[0].get_legend_handles_labels(), ncols=4,
+                             sharey=sharey, squeeze=False)
+    for ax, panel in zip(axes[0], panels):
+        _draw_panel(ax, **panel)
+        if sharey:
+            ax.label_outer()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=4,
                loc="outside upper center")
     return fig
+
+
+def _draw_panel(ax, curves, epochs=None, plain_log=False, **options):
+    for label, (x, y, line, *color) in curves.items():
+        ax.plot(x, y, line, ms=3, label=label,
+                color=color[0] if color else _COLORS.get(label))
+        if isinstance(x[0], str):
+            ax.tick_params(axis="x", labelrotation=45)
+    ax.set(**options)
+    if plain_log:
+        plain_log_axis(ax)
+    if epochs:
+        _mark_epochs(ax, epochs)
 
 
 def _plot_digits(axes, images, titles=None):
@@ -1315,8 +1298,6 @@ def _plot_digits(axes, images, titles=None):
 
 def digit_grid(images, rows, columns, height, titles=None):
     """Return a figure of digits in rows, as wide as the text."""
-    import matplotlib.pyplot as plt
-
     fig, axes = plt.subplots(rows, columns, figsize=(6.4, height))
     _plot_digits(axes, images, titles)
     return fig
@@ -1324,8 +1305,6 @@ def digit_grid(images, rows, columns, height, titles=None):
 
 def draw_errors(run, images):
     """Draw a run's confusion matrix beside its most confident errors."""
-    import matplotlib.pyplot as plt
-
     fig = plt.figure(figsize=(6.4, 2.8))
     left, right = fig.subfigures(1, 2, width_ratios=(1.15, 1), wspace=0.04)
     _plot_confusion(left.subplots(), run.y, run.predicted)
@@ -1351,8 +1330,6 @@ def draw_mistakes(run, images):
 
 def draw_network(sizes, activation_label):
     """Draw an MLP as columns of neurons with its layer sizes."""
-    import matplotlib.pyplot as plt
-
     fig, ax = plt.subplots(figsize=(6.4, 2.3))
     ax.axis("off")
     last = len(sizes) - 1
