@@ -32,7 +32,7 @@ import math
 import multiprocessing
 import os
 import platform
-import string
+import re
 import subprocess
 import tarfile
 import tempfile
@@ -381,20 +381,11 @@ def gradient_errors(model, network, X, y, Y, seed, num_entries=20):
 class History:
     """What a training recorded, a point every so many iterations.
 
-    Attributes
-    ----------
-    part : {"test", "validation"}
-        Which images were held out and evaluated.
-    iterations : list of int
-        Updates done when the point was taken.
-    train_loss : list of float
-        Mean minibatch loss over the iterations since the last point.
-    held_out_loss, held_out_accuracy : list of float
-        On all the images held out, at that iteration; accuracy in percent.
-    observed : list
-        What the training's `observe` returned at that iteration.
-    seconds : float
-        Wall time of the training, evaluations included.
+    Each list holds a value for each point: the updates done, the mean loss of
+    the minibatches since the last point, loss and accuracy in percent on all
+    the images held out (`part` says which), and what the training's
+    `observe` returned, if it had one. `seconds` is the wall time of the
+    training, evaluations included.
     """
 
     part: str = "test"
@@ -428,30 +419,17 @@ class History:
 
 @dataclass
 class Run:
-    """One trained network and what it achieved.
-
-    Attributes
-    ----------
-    model : MLP
-    history : History
-    train_loss, train_accuracy, loss, accuracy : float
-        On all training images, and on all that were held out; losses with
-        the L2 penalty, accuracies in percent.
-    probs, y : ndarray, shapes (N, K) and (N,)
-        Probabilities and labels of the images held out.
-    penalty : float
-        The part of both losses that is the L2 penalty.
-    """
+    """One trained network and what it achieved; accuracies in percent."""
 
     model: object
     history: History
-    train_loss: float
+    train_loss: float       # on all training images, with the L2 penalty
     train_accuracy: float
-    loss: float
+    loss: float             # on all images held out, with the penalty
     accuracy: float
-    probs: np.ndarray
-    y: np.ndarray
-    penalty: float = 0.0
+    probs: np.ndarray       # (N, K), of the images held out
+    y: np.ndarray           # (N,), their labels
+    penalty: float = 0.0    # the part of both losses
 
     def __post_init__(self):
         finite_mean([self.train_loss, self.loss])
@@ -512,17 +490,9 @@ class Mean(float):
 class Runs:
     """The runs of one experiment, which differ in their seed only.
 
-    Every numeric attribute of `Run` is one of `Runs`, too: its mean over the
-    seeds, as a `Mean`.
-
-    Attributes
-    ----------
-    settings : dict
-        What was declared.
-    each : list of Run
-        One for each seed, in the order of the seeds.
-    first : Run
-        That of the first seed.
+    `settings` is what was declared, `each` the list of `Run` in the order of
+    the seeds, `first` the first of them. Every numeric attribute of `Run` is
+    one of `Runs`, too: its mean over the seeds, as a `Mean`.
     """
 
     def __init__(self, settings, each):
@@ -1037,11 +1007,17 @@ def fill_in(text, *conditions, **numbers):
     names = ChainMap(numbers, _REGISTER)
     failed = [condition for condition in conditions
               if not _holds(condition, names)]
-    filler = _Filler()
-    filled = " ".join(filler.vformat(text, (), names).split())
+
+    def fill(field):
+        with contextlib.suppress(Exception):  # odd numbers must not end a run
+            shown = field[0].format_map(names)
+            if not re.search(r"\b(nan|inf|None)\b", shown):
+                return shown
+        failed.append(f"{field[0]} is known")
+        return "–"
+
+    filled = " ".join(re.sub(r"\{[^{}]*\}", fill, text).split())
     filled = filled.replace(" %", "\u00a0%")
-    if filler.gaps:
-        failed.append("every number is known")
     if not failed:
         return filled
     reasons = ", ".join(f"`{condition}`" for condition in failed)
@@ -1052,34 +1028,8 @@ def fill_in(text, *conditions, **numbers):
 def _holds(condition, names):
     allowed = {"__builtins__": {}, "abs": abs, "max": max, "min": min,
                "shown": lambda first, second: compare(first, second).shown}
-    try:
+    with contextlib.suppress(Exception):
         return bool(eval(condition, allowed, names))
-    except Exception:  # a missing or odd number must not end a run
-        return False
-
-
-class _Filler(string.Formatter):
-    """Format numbers, with a dash for what can't be shown."""
-
-    gaps = 0
-
-    def get_field(self, name, args, kwargs):
-        try:
-            return super().get_field(name, args, kwargs)
-        except Exception:  # nor must it here
-            return None, name
-
-    def convert_field(self, value, conversion):
-        return value
-
-    def format_field(self, value, spec):
-        try:
-            if isinstance(value, str) or math.isfinite(value):
-                return format(value, spec)
-        except Exception:  # nor here, whatever the number is
-            pass
-        self.gaps += 1
-        return "–"
 
 
 def table_markdown(rows, number, caption, num_text_columns=1):

@@ -158,6 +158,8 @@ def pdf_problems(path, notebook):
     first = {"the title": title, "the abstract": abstract(notebook)} | {
         "this row of the headline table: " + " ".join(row.values()):
         "".join(row.values()) for row in headline(notebook)[1]}
+    body, appendix = "".join(pages), "".join(pages[end:])
+    helpers = Path(path).with_name("helpers.py")
     return those(
         (end > MAX_PAGES, f"the PDF has {end} pages before the appendix, more "
          f"than {MAX_PAGES}"),
@@ -166,24 +168,18 @@ def pdf_problems(path, notebook):
         (not meta.get("/Author"), "the PDF's metadata lacks the author"),
         *((squeeze(text) not in pages[0], f"page 1 of the PDF lacks {what}")
           for what, text in first.items()),
-        *((squeeze(f"{kind} {number}. {text}") not in "".join(pages),
+        *((squeeze(f"{kind} {number}. {text}") not in body,
            f"the PDF lacks the caption of {kind} {number}")
           for kind, number, text in captions(notebook)),
         *((squeeze(heading) not in bookmarks,
            f"the PDF has no bookmark {heading!r}")
           for heading in [*headings(notebook), APPENDIX]),
-    ) + appendix_problems("".join(pages[end:]), path, notebook)
-
-
-def appendix_problems(text, path, notebook):
-    """Check the squeezed text of the appendix: all code, which helpers.py."""
-    helpers = Path(path).with_name("helpers.py")
-    return those(
-        *((any(squeeze(line) not in text for line in cell.source.splitlines()),
-           f"the PDF's appendix lacks a line of {name_of(cell)}")
-          for cell in code_cells(notebook)),
+        *((squeeze(line) not in appendix,
+           f"the PDF's appendix lacks a line of {name_of(cell)}: {line!r}")
+          for cell in code_cells(notebook)
+          for line in cell.source.splitlines()),
         (helpers.is_file() and hashlib.md5(helpers.read_bytes()).hexdigest()
-         not in text, "the PDF's appendix lacks the MD5 sum of helpers.py"))
+         not in appendix, "its appendix lacks the MD5 sum of helpers.py"))
 
 
 def main():

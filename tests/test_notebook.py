@@ -205,11 +205,6 @@ def test_helpers_that_are_there_stay(fetch):
     assert fetch(None) == "mine"
 
 
-def test_colab_user_uploads_helpers(fetch):
-    assert fetch(lambda: [Path("helpers.py").write_text("good")
-                          and "helpers.py"]) == "good"
-
-
 @pytest.mark.parametrize("others", [
     [], ["PA1/README.md"], ["__MACOSX/PA1/._helpers.py"]])
 def test_colab_user_uploads_the_zip(fetch, others):

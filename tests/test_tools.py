@@ -123,14 +123,14 @@ def test_a_pdf_that_is_too_long_or_of_other_helpers(folder, monkeypatch):
     long, other = checks.pdf_problems(folder / "PA1_RollNumber.pdf",
                                       notebook_of())
     assert "before the appendix, more than 0" in long
-    assert "lacks the MD5 sum of helpers.py" in other
+    assert "appendix lacks the MD5 sum of helpers.py" in other
 
 
 # -------------------------------------------------------------------- grade
 
 
 @pytest.mark.parametrize("new, agree, words", [
-    ({}, True, "l2, relu, SGD, NumPy 0.1"),
+    ({}, True, "l2 relu SGD, NumPy"),
     ({"seconds": "90"}, True, "ok"),
     ({"train loss": "0.0895"}, True, "± 0.010  ok"),
     ({"train loss": "0.0905"}, False, "± 0.010  DIFFERS"),
@@ -142,10 +142,7 @@ def test_a_pdf_that_is_too_long_or_of_other_helpers(folder, monkeypatch):
     ({"α": "0.1", "train loss": "9", "train accuracy": "97.6"}, True,
      "α 0, now 0.1: another choice"),
     ({"α": "0.1", "train accuracy": "97.4"}, False, "± 1.50  DIFFERS"),
-    ({"activation": "tanh"}, False, "can't be compared"),
-    ({"optimizer": "Adam, NumPy"}, False, "can't be compared"),
-    ({"seeds": "1"}, False, "can't be compared"),
-    ({"model": "l1"}, False, "l2: only in one of the runs: DIFFERS")])
+    *(({key: "9"}, False, "don't show the same") for key in grade.SAME)])
 def test_grade_compares_every_number(new, agree, words):
     old = {"test accuracy": "98.20 ± 0.30"}
     lines, agrees = zip(*grade.compare(notebook_of(l2=old),
@@ -153,13 +150,13 @@ def test_grade_compares_every_number(new, agree, words):
     assert all(agrees) == agree and words in "\n".join(lines)
 
 
-@pytest.mark.parametrize("old, new, words", [
-    ("15 epochs", "2 epochs", "differ in length"),
-    ("Table 1.", "Table 2.", "shows no headline table")])
-def test_grade_needs_two_tables_of_runs_as_long(old, new, words):
+@pytest.mark.parametrize("old, new", [
+    ("15 epochs", "2 epochs"), ("Table 1.", "Table 2.")])
+def test_grade_needs_two_tables_of_runs_as_long(old, new):
     other = replaced(notebook_of(), old, new)
-    line, agrees = next(grade.compare(notebook_of(), other))
-    assert words in line and not agrees
+    for pair in ((notebook_of(), other), (other, notebook_of())):
+        (line, agrees), = grade.compare(*pair)
+        assert "don't show the same" in line and not agrees
 
 
 def test_grade_executes_and_compares(tmp_path, monkeypatch, capsys):
