@@ -38,11 +38,12 @@ import tarfile
 import tempfile
 import time
 import weakref
-from collections import ChainMap
+from collections import ChainMap, Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 from zipfile import BadZipFile
 
@@ -429,7 +430,7 @@ class Run:
     accuracy: float
     probs: np.ndarray       # (N, K), of the images held out
     y: np.ndarray           # (N,), their labels
-    penalty: float = 0.0    # the part of both losses
+    penalty: float = 0.0    # the L2 penalty, part of both losses
 
     def __post_init__(self):
         finite_mean([self.train_loss, self.loss])
@@ -568,7 +569,8 @@ class Results:
     `run_parallel`.
     """
 
-    def __init__(self, function=None, n_jobs=-1, network_class=None):
+    def __init__(self, function=None, n_jobs=-1,
+                 network_class=SimpleNamespace):
         self.function, self.n_jobs = function, n_jobs
         self.network_class = network_class
         self._settings, self._runs = {}, {}
@@ -604,15 +606,12 @@ class Results:
                   * len(job[1]["data"].X_train))
         # A single run stays in this process, where its progress can be seen.
         n_jobs = 1 if len(jobs) == 1 else self.n_jobs
-        function = self.function
-        if self.network_class:
-            function = functools.partial(_without_class, function)
+        function = functools.partial(_without_class, self.function)
         for place, run in _as_finished(
                 function, [job[1] for job in jobs], "Training", n_jobs):
-            if self.network_class:
-                model = object.__new__(self.network_class)
-                vars(model).update(run.model)
-                run.model = model
+            model = self.network_class.__new__(self.network_class)
+            vars(model).update(run.model)
+            run.model = model
             name, settings = jobs[place]
             self._runs[name][settings["seed"]] = run
 
@@ -662,7 +661,7 @@ class Results:
 _REGISTER = Results()
 
 
-def register(function, n_jobs=-1, network_class=None):
+def register(function, n_jobs=-1, network_class=SimpleNamespace):
     """Return the session's register of experiments; it outlives this call.
 
     The arguments are those of Results; a later call changes them, but keeps
@@ -924,26 +923,21 @@ def compare(first, second):
     points = np.array([run.accuracy - others[seed].accuracy for seed, run in
                        zip(first.settings["seeds"], first.each)
                        if seed in others])
-    p_seeds, p_images = float("nan"), 1.0
+    p_seeds = float("nan")
     if len(points) > 1 and np.ptp(points) > 1e-6:
         p_seeds = float(stats.ttest_1samp(points, 0).pvalue)
     wrong, other = first.first.wrong, second.first.wrong
     only = int(np.sum(wrong & ~other)), int(np.sum(other & ~wrong))
-    if sum(only):
-        p_images = float(stats.binomtest(only[0], sum(only)).pvalue)
+    p_images = float(stats.binomtest(only[0], max(1, sum(only))).pvalue)
     shown = p_images < 0.05 and (len(points) == 1 or p_seeds < 0.05)
     return Comparison(Mean(points), p_seeds, p_images, shown)
 
 
 def _top_confusions(y, predicted, count):
     """Return the most frequent (true, predicted, number) errors, sorted."""
-    from sklearn.metrics import confusion_matrix
-
-    counts = confusion_matrix(y, predicted, labels=range(10))
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:count]
-    pairs = [divmod(int(cell), 10) for cell in order]
-    return [(t, p, int(counts[t, p])) for t, p in pairs if counts[t, p]]
+    pairs = sorted((int(t), int(p)) for t, p in zip(y, predicted) if t != p)
+    return [(*pair, number)
+            for pair, number in Counter(pairs).most_common(count)]
 
 
 def calibration_error(probs, y, num_bins=10):
@@ -989,12 +983,10 @@ def comment(text, *conditions, **numbers):
         Markdown, with ``{name:.2f}`` where a number goes; one that is
         missing or not finite becomes a dash.
     *conditions : str
-        What must hold for the text to be true: expressions of the same
-        names, of abs, max and min, and of ``shown(relu, tanh)``, whether
-        `compare` shows a difference.
+        What must hold: expressions of the same names, of abs, max and min,
+        and of ``shown(relu, tanh)``, whether `compare` shows a difference.
     **numbers
-        Values by name, beside the experiments of the register, as in
-        ``{relu.accuracy:±.2f}``.
+        By name, beside the experiments, as in ``{relu.accuracy:±.2f}``.
     """
     display(Markdown(fill_in(text, *conditions, **numbers)))
 
@@ -1028,26 +1020,25 @@ def fill_in(text, *conditions, **numbers):
 def _holds(condition, names):
     allowed = {"__builtins__": {}, "abs": abs, "max": max, "min": min,
                "shown": lambda first, second: compare(first, second).shown}
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # nor here
         return bool(eval(condition, allowed, names))
 
 
 def table_markdown(rows, number, caption, num_text_columns=1):
-    """Format dicts of equal keys as a captioned Markdown table."""
-    columns = len(rows[0])
-    align = ["left"] * num_text_columns
-    align += ["right"] * (columns - num_text_columns)
+    """Return a table as Markdown, under its numbered caption.
+
+    `rows` are dicts of the same keys, their values formatted; so many columns
+    at the left are aligned left, the others right.
+    """
+    align = ["left" if i < num_text_columns else "right"
+             for i in range(len(rows[0]))]
     body = tabulate(rows, headers="keys", tablefmt="pipe", colalign=align,
                     disable_numparse=True)
     return f"**Table {number}.** {' '.join(caption.split())}\n\n{body}"
 
 
 def show_table(rows, number, caption, num_text_columns=1):
-    """Display a table under its numbered caption.
-
-    `rows` are dicts of the same keys, their values formatted; so many columns
-    at the left are aligned left, the others right.
-    """
+    """Display a table; the arguments are those of `table_markdown`."""
     display(Markdown(table_markdown(rows, number, caption, num_text_columns)))
 
 

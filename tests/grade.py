@@ -16,8 +16,6 @@ import papermill
 import checks
 from definitions import NOTEBOOK, ROOT
 
-RUN = ROOT / "run.ipynb"
-
 # Largest differences allowed: of accuracies in points, of losses as a share.
 # On one machine all numbers are identical. Between machines BLAS rounds
 # differently and training amplifies that, until two runs differ like two
@@ -89,11 +87,11 @@ def main():
                         help="an executed notebook; none: execute it now")
     options = parser.parse_args()
     if not options.executed:
-        print(f"Executing {NOTEBOOK.name} into {RUN.name}; this takes as long "
+        print(f"Executing {NOTEBOOK.name} into run.ipynb; this takes as long "
               "as its last line says.", flush=True)
-        papermill.execute_notebook(str(NOTEBOOK), str(RUN), cwd=str(ROOT),
+        papermill.execute_notebook(NOTEBOOK, ROOT / "run.ipynb", cwd=ROOT,
                                    stdout_file=sys.stdout)
-    executed = checks.read(options.executed or RUN)
+    executed = checks.read(options.executed or ROOT / "run.ipynb")
     print(f"{'model':36} {'quantity':13} committed      new  tolerance")
     compared = list(compare(checks.read(NOTEBOOK), executed))
     print(*(line for line, _ in compared), sep="\n")

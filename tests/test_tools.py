@@ -166,9 +166,8 @@ def test_grade_executes_and_compares(tmp_path, monkeypatch, capsys):
 from IPython.display import *; display(Markdown({table({})!r}))"""
     write(tmp_path / "good.ipynb", notebook)
     write(tmp_path / "bad.ipynb", notebook_of(relu={"seeds": "1"}))
-    for name, value in (("ROOT", ""), ("NOTEBOOK", "good.ipynb"),
-                        ("RUN", "run.ipynb")):
-        monkeypatch.setattr(grade, name, tmp_path / value)
+    monkeypatch.setattr(grade, "ROOT", tmp_path)
+    monkeypatch.setattr(grade, "NOTEBOOK", tmp_path / "good.ipynb")
     for given, code, words in (
             ([], 0, "10 of 938.*All headline numbers agree"),
             ([str(tmp_path / "bad.ipynb")], 1, "numbers DIFFER")):
