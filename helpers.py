@@ -770,8 +770,7 @@ def single_thread():
 def interleave(contestants, repeats):
     """Time functions in turn, so that they share the machine's moods.
 
-    Returns the wall times in seconds, an array by name, of `repeats` rounds
-    after one to warm up.
+    Returns seconds by name, arrays of `repeats` rounds after one to warm up.
     """
     times = {name: [] for name in contestants}
     for _ in _progress(range(repeats + 1), repeats + 1, "Benchmark"):
@@ -1005,10 +1004,10 @@ def fill_in(text, *conditions, **numbers):
             shown = field[0].format_map(names)
             if not re.search(r"\b(nan|inf|None)\b", shown):
                 return shown
-        failed.append(f"{field[0]} is known")
+        failed.append(f"{field[1]} is known")
         return "–"
 
-    filled = " ".join(re.sub(r"\{[^{}]*\}", fill, text).split())
+    filled = " ".join(re.sub(r"\{([^{}:]*)[^{}]*\}", fill, text).split())
     filled = filled.replace(" %", "\u00a0%")
     if not failed:
         return filled

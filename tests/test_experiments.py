@@ -221,12 +221,13 @@ def test_watched_layers(nb, data):
     run = nb.train_and_measure(0, data, "relu", watch=40, **TINY)
     assert run.history.iterations == [5, 10] and len(run.history.observed) == 2
     X, Y = data.X_train[:40], nb.one_hot(data.y_train[:40])
-    hidden, _ = nb.forward(X, run.model.weights, run.model.biases, "relu")
-    _, dWs, _ = run.model.loss_and_gradients(X, Y)
+    (_, *hidden), _ = nb.forward(X, run.model.weights, run.model.biases,
+                                 "relu")
     assert run.history.observed[-1] == {
-        "norms": [np.linalg.norm(dW) for dW in dWs],
-        "flat": [(A == 0).mean() for A in hidden[1:]],
-        "dead": [(A.max(axis=0) == 0).mean() for A in hidden[1:]]}
+        "norms": [np.linalg.norm(dW)
+                  for dW in run.model.loss_and_gradients(X, Y)[1]],
+        "flat": [(A == 0).mean() for A in hidden],
+        "dead": [(A == 0).all(axis=0).mean() for A in hidden]}
 
 
 def test_a_fourth_activation_is_one_more_line(nb, monkeypatch, data):

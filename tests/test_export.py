@@ -15,12 +15,7 @@ CONFIG = ROOT / ".nbconvert" / "config.py"
 def test_small_run_becomes_a_pdf(runs, export):
     pdf = export(runs.plain())
     assert checks.pdf_problems(pdf, checks.read(runs.plain())) == []
-    pages = PdfReader(pdf).pages
-    fonts = [font.get_object() for page in pages
-             for font in page["/Resources"].get("/Font", {}).values()]
-    assert len(pages) > 20 and fonts
-    assert all("/FontDescriptor" in font["/DescendantFonts"][0]
-               for font in fonts)     # embedded
+    assert len(PdfReader(pdf).pages) > 20
 
 
 # What pandoc writes for TeX must be what Typst understands.
