@@ -179,7 +179,8 @@ def pdf_problems(path, notebook):
           for cell in code_cells(notebook)
           for line in cell.source.splitlines()),
         (helpers.is_file() and hashlib.md5(helpers.read_bytes()).hexdigest()
-         not in appendix, "its appendix lacks the MD5 sum of helpers.py"))
+         not in appendix,
+         "the PDF's appendix lacks the MD5 sum of helpers.py"))
 
 
 def main():
