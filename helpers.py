@@ -20,8 +20,8 @@ By part, with the names that the notebook uses:
 
 The network itself, its training and everything that is graded stand in
 PA1_RollNumber.ipynb. Every worker process of a parallel run imports this
-module, so what workers don't need (Matplotlib, scikit-learn, torchvision and
-others) is loaded where it is used.
+module, so what workers don't need and is slow to load (scikit-learn,
+scipy.stats, torchvision) is loaded where it is used.
 """
 
 import base64
@@ -34,21 +34,23 @@ import math
 import multiprocessing
 import os
 import platform
-import string
+import re
 import subprocess
 import tarfile
 import tempfile
 import time
 import weakref
-from collections import ChainMap
+from collections import ChainMap, Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 from zipfile import BadZipFile
 
 import joblib
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython.display import Markdown, clear_output, display
@@ -435,21 +437,11 @@ def gradient_errors(model, network, X, y, Y, seed, num_entries=20):
 class History:
     """What a training recorded, a point every so many iterations.
 
-    Attributes
-    ----------
-    part : {"test", "validation"}
-        Which images were held out and evaluated.
-    iterations : list of int
-        Updates done when the point was taken.
-    train_loss : list of float
-        Mean minibatch loss over the iterations since the last point.
-    held_out_loss, held_out_accuracy : list of float
-        On all the images held out, at that iteration; accuracy in percent.
-    observed : list
-        What the training's `observe` returned at that iteration, if it had
-        one.
-    seconds : float
-        Wall time of the training, evaluations included.
+    Each list holds a value for each point: the updates done, the mean loss of
+    the minibatches since the last point, loss and accuracy in percent on all
+    the images held out (`part` says which), and what the training's
+    `observe` returned, if it had one. `seconds` is the wall time of the
+    training, evaluations included.
     """
 
     part: str = "test"
@@ -524,37 +516,24 @@ class Recorder:
 
 @dataclass
 class Run:
-    """One trained network and what it achieved.
-
-    Attributes
-    ----------
-    model : MLP
-    history : History
-    train_loss, train_accuracy, loss, accuracy : float
-        On all training images, and on all that were held out; losses with
-        the L2 penalty, accuracies in percent.
-    probs, y : ndarray, shapes (N, K) and (N,)
-        Probabilities and labels of the images held out.
-    penalty : float
-        The part of both losses that is the L2 penalty.
-    """
+    """One trained network and what it achieved; accuracies in percent."""
 
     model: object
     history: History
-    train_loss: float
+    train_loss: float       # on all training images, with the L2 penalty
     train_accuracy: float
-    loss: float
+    loss: float             # on all images held out, with the penalty
     accuracy: float
-    probs: np.ndarray
-    y: np.ndarray
-    penalty: float = 0.0
+    probs: np.ndarray       # (N, K), of the images held out
+    y: np.ndarray           # (N,), their labels
+    penalty: float = 0.0    # the L2 penalty, part of both losses
 
     def __post_init__(self):
         finite_mean([self.train_loss, self.loss])
 
     @property
     def seconds(self):
-        """Wall time of the training, evaluations included."""
+        """Wall time of the training."""
         return self.history.seconds
 
     @property
@@ -608,17 +587,9 @@ class Mean(float):
 class Runs:
     """The runs of one experiment, which differ in their seed only.
 
-    Every numeric attribute of `Run` is one of `Runs`, too: its mean over the
-    seeds, as a `Mean`.
-
-    Attributes
-    ----------
-    settings : dict
-        What was declared.
-    each : list of Run
-        One for each seed, in the order of the seeds.
-    first : Run
-        That of the first seed.
+    `settings` is what was declared, `each` the list of `Run` in the order of
+    the seeds, `first` the first of them. Every numeric attribute of `Run` is
+    one of `Runs`, too: its mean over the seeds, as a `Mean`.
     """
 
     def __init__(self, settings, each):
@@ -663,7 +634,7 @@ class Runs:
     @property
     def lowest_loss(self):
         """Lowest value of the held-out loss."""
-        return float(self.curve("held_out_loss").min(initial=math.inf))
+        return float(self.curve("held_out_loss").min())
 
     @property
     def lowest_epoch(self):
@@ -694,7 +665,8 @@ class Results:
     `run_parallel`.
     """
 
-    def __init__(self, function=None, n_jobs=-1, network_class=None):
+    def __init__(self, function=None, n_jobs=-1,
+                 network_class=SimpleNamespace):
         self.function, self.n_jobs = function, n_jobs
         self.network_class = network_class
         self._settings, self._runs = {}, {}
@@ -719,29 +691,25 @@ class Results:
         """
         for name, settings in experiments.items():
             self._refuse_other_settings(name, settings)
-        missing = []
+        jobs = []
         for name, settings in experiments.items():
-            self._settings[name] = settings | {"seeds": [*settings["seeds"]]}
-            done = self._runs.setdefault(name, {})
-            missing += [(name, seed) for seed in settings["seeds"]
-                        if seed not in done]
-        missing.sort(key=lambda job: -_work(self._settings[job[0]]))
-        arguments = [
-            {key: value for key, value in self._settings[name].items()
-             if key != "seeds"} | {"seed": seed} for name, seed in missing]
+            seeds, done = [*settings["seeds"]], self._runs.setdefault(name, {})
+            self._settings[name] = settings | {"seeds": seeds}
+            rest = {key: settings[key] for key in settings if key != "seeds"}
+            jobs += [(name, rest | {"seed": seed})
+                     for seed in seeds if seed not in done]
+        jobs.sort(key=lambda job: -job[1]["num_epochs"]
+                  * len(job[1]["data"].X_train))
         # A single run stays in this process, where its progress can be seen.
-        n_jobs = 1 if len(missing) == 1 else self.n_jobs
-        function = self.function
-        if self.network_class:
-            function = functools.partial(_without_class, function)
-        for place, run in _as_finished(function, arguments, "Training",
-                                       n_jobs):
-            if self.network_class:
-                model = object.__new__(self.network_class)
-                vars(model).update(run.model)
-                run.model = model
-            name, seed = missing[place]
-            self._runs[name][seed] = run
+        n_jobs = 1 if len(jobs) == 1 else self.n_jobs
+        function = functools.partial(_without_class, self.function)
+        for place, run in _as_finished(
+                function, [job[1] for job in jobs], "Training", n_jobs):
+            model = self.network_class.__new__(self.network_class)
+            vars(model).update(run.model)
+            run.model = model
+            name, settings = jobs[place]
+            self._runs[name][settings["seed"]] = run
 
     def __getitem__(self, name):
         """Return the `Runs` of an experiment."""
@@ -789,7 +757,7 @@ class Results:
 _REGISTER = Results()
 
 
-def register(function, n_jobs=-1, network_class=None):
+def register(function, n_jobs=-1, network_class=SimpleNamespace):
     """Return the session's register of experiments; it outlives this call.
 
     The arguments are those of Results; a later call changes them, but keeps
@@ -811,23 +779,17 @@ def _without_class(function, **settings):
     return run
 
 
-def _work(settings):
-    """Return how long a run takes, in arbitrary units."""
-    return settings["num_epochs"] * len(settings["data"].X_train)
-
-
 def _same(a, b):
     """Compare settings; arrays and functions made again can be equal."""
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return a is b or (type(a) is type(b) and np.array_equal(a, b))
+        return a is b or np.array_equal(a, b)
+    if hasattr(a, "__code__") and hasattr(b, "__code__"):
+        a, b = ([f.__code__, f.__defaults__,
+                 *(cell.cell_contents for cell in f.__closure__ or ())]
+                for f in (a, b))
     if isinstance(a, (tuple, list)):
         return (type(a) is type(b) and len(a) == len(b)
                 and all(map(_same, a, b)))
-    if hasattr(a, "__code__") and hasattr(b, "__code__"):
-        closures = ([cell.cell_contents for cell in f.__closure__ or ()]
-                    for f in (a, b))
-        return (a.__code__ == b.__code__ and _same(*closures)
-                and _same(a.__defaults__, b.__defaults__))
     return a == b
 
 
@@ -904,8 +866,7 @@ def single_thread():
 def interleave(contestants, repeats):
     """Time functions in turn, so that they share the machine's moods.
 
-    Returns the wall times in seconds, an array by name, of `repeats` rounds
-    after one to warm up.
+    Returns seconds by name, arrays of `repeats` rounds after one to warm up.
     """
     times = {name: [] for name in contestants}
     for _ in _progress(range(repeats + 1), repeats + 1, "Benchmark"):
@@ -1063,26 +1024,21 @@ def compare(first, second):
     points = np.array([run.accuracy - others[seed].accuracy for seed, run in
                        zip(first.settings["seeds"], first.each)
                        if seed in others])
-    p_seeds, p_images = float("nan"), 1.0
+    p_seeds = float("nan")
     if len(points) > 1 and np.ptp(points) > 1e-6:
         p_seeds = float(stats.ttest_1samp(points, 0).pvalue)
     wrong, other = first.first.wrong, second.first.wrong
     only = int(np.sum(wrong & ~other)), int(np.sum(other & ~wrong))
-    if sum(only):
-        p_images = float(stats.binomtest(only[0], sum(only)).pvalue)
+    p_images = float(stats.binomtest(only[0], max(1, sum(only))).pvalue)
     shown = p_images < 0.05 and (len(points) == 1 or p_seeds < 0.05)
     return Comparison(Mean(points), p_seeds, p_images, shown)
 
 
 def _top_confusions(y, predicted, count):
     """Return the most frequent (true, predicted, number) errors, sorted."""
-    from sklearn.metrics import confusion_matrix
-
-    counts = confusion_matrix(y, predicted, labels=range(10))
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:count]
-    pairs = [divmod(int(cell), 10) for cell in order]
-    return [(t, p, int(counts[t, p])) for t, p in pairs if counts[t, p]]
+    pairs = sorted((int(t), int(p)) for t, p in zip(y, predicted) if t != p)
+    return [(*pair, number)
+            for pair, number in Counter(pairs).most_common(count)]
 
 
 def calibration_error(probs, y, num_bins=10):
@@ -1128,12 +1084,10 @@ def comment(text, *conditions, **numbers):
         Markdown, with ``{name:.2f}`` where a number goes; one that is
         missing or not finite becomes a dash.
     *conditions : str
-        What must hold for the text to be true: expressions of the same
-        names, of abs, max and min, and of ``shown(relu, tanh)``, whether
-        `compare` shows a difference.
+        What must hold: expressions of the same names, of abs, max and min,
+        and of ``shown(relu, tanh)``, whether `compare` shows a difference.
     **numbers
-        Values by name, beside the experiments of the register, as in
-        ``{relu.accuracy:±.2f}``.
+        By name, beside the experiments, as in ``{relu.accuracy:±.2f}``.
     """
     display(Markdown(fill_in(text, *conditions, **numbers)))
 
@@ -1146,11 +1100,17 @@ def fill_in(text, *conditions, **numbers):
     names = ChainMap(numbers, _REGISTER)
     failed = [condition for condition in conditions
               if not _holds(condition, names)]
-    filler = _Filler()
-    filled = " ".join(filler.vformat(text, (), names).split())
+
+    def fill(field):
+        with contextlib.suppress(Exception):  # odd numbers must not end a run
+            shown = field[0].format_map(names)
+            if not re.search(r"\b(nan|inf|None)\b", shown):
+                return shown
+        failed.append(f"{field[1]} is known")
+        return "–"
+
+    filled = " ".join(re.sub(r"\{([^{}:]*)[^{}]*\}", fill, text).split())
     filled = filled.replace(" %", "\u00a0%")
-    if filler.gaps:
-        failed.append("every number is known")
     if not failed:
         return filled
     reasons = ", ".join(f"`{condition}`" for condition in failed)
@@ -1161,52 +1121,25 @@ def fill_in(text, *conditions, **numbers):
 def _holds(condition, names):
     allowed = {"__builtins__": {}, "abs": abs, "max": max, "min": min,
                "shown": lambda first, second: compare(first, second).shown}
-    try:
+    with contextlib.suppress(Exception):  # nor here
         return bool(eval(condition, allowed, names))
-    except Exception:  # a missing or odd number must not end a run
-        return False
-
-
-class _Filler(string.Formatter):
-    """Format numbers, with a dash for what can't be shown."""
-
-    gaps = 0
-
-    def get_field(self, name, args, kwargs):
-        try:
-            return super().get_field(name, args, kwargs)
-        except Exception:  # nor must it here
-            return None, name
-
-    def convert_field(self, value, conversion):
-        return value
-
-    def format_field(self, value, spec):
-        try:
-            if isinstance(value, str) or math.isfinite(value):
-                return format(value, spec)
-        except Exception:  # nor here, whatever the number is
-            pass
-        self.gaps += 1
-        return "–"
 
 
 def table_markdown(rows, number, caption, num_text_columns=1):
-    """Format dicts of equal keys as a captioned Markdown table."""
-    columns = len(rows[0])
-    align = ["left"] * num_text_columns
-    align += ["right"] * (columns - num_text_columns)
+    """Return a table as Markdown, under its numbered caption.
+
+    `rows` are dicts of the same keys, their values formatted; so many columns
+    at the left are aligned left, the others right.
+    """
+    align = ["left" if i < num_text_columns else "right"
+             for i in range(len(rows[0]))]
     body = tabulate(rows, headers="keys", tablefmt="pipe", colalign=align,
                     disable_numparse=True)
     return f"**Table {number}.** {' '.join(caption.split())}\n\n{body}"
 
 
 def show_table(rows, number, caption, num_text_columns=1):
-    """Display a table under its numbered caption.
-
-    `rows` are dicts of the same keys, their values formatted; so many columns
-    at the left are aligned left, the others right.
-    """
+    """Display a table; the arguments are those of `table_markdown`."""
     display(Markdown(table_markdown(rows, number, caption, num_text_columns)))
 
 
@@ -1241,8 +1174,6 @@ def color_of(name):
 
 def set_style():
     """Give all figures one look."""
-    import matplotlib.pyplot as plt
-
     plt.rcParams.update({
         "figure.dpi": 140, "savefig.dpi": 140, "pdf.fonttype": 42,
         "figure.constrained_layout.use": True,
@@ -1261,8 +1192,6 @@ def show_figure(fig, number, caption):
     The saved notebook holds it twice: as a PDF, whose lines stay sharp in
     the report, and as a PNG of 256 colors, a third of the usual size.
     """
-    import matplotlib.pyplot as plt
-
     vector, raster, small = io.BytesIO(), io.BytesIO(), io.BytesIO()
     fig.savefig(vector, format="pdf", metadata={"CreationDate": None})
     fig.savefig(raster, format="png")
@@ -1278,8 +1207,6 @@ def show_figure(fig, number, caption):
 
 def _mark_epochs(ax, updates_per_epoch):
     """Add an axis of epochs on top of an axis of iterations."""
-    import matplotlib.pyplot as plt
-
     if ax.child_axes:
         return                  # there is one already
     top = ax.secondary_xaxis("top", functions=(
@@ -1292,8 +1219,6 @@ def _mark_epochs(ax, updates_per_epoch):
 
 def plain_log_axis(ax):
     """Make the y axis logarithmic, with plain numbers at 1, 2, 5, 10..."""
-    import matplotlib.pyplot as plt
-
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
@@ -1348,7 +1273,6 @@ def show_model(runs, name, color, figure, table):
 
     They were evaluated on the test set; figure and table are numbers.
     """
-    import matplotlib.pyplot as plt
     from sklearn.metrics import precision_recall_fscore_support
 
     y, predicted = runs.first.y, runs.first.predicted
@@ -1380,29 +1304,28 @@ def draw_lines(*panels, height=2.1, sharey=False):
     axis with plain numbers; the rest is passed on to Axes.set. With `sharey`
     all have the same y axis, labeled once.
     """
-    import matplotlib.pyplot as plt
-
     fig, axes = plt.subplots(1, len(panels), figsize=(6.4, height),
-                             sharey=sharey)
-    for ax, panel in zip(np.ravel(axes), panels):
-        curves, options = panel["curves"], dict(panel)
-        for key in ("curves", "epochs", "plain_log"):
-            options.pop(key, None)
-        for label, (x, y, line, *color) in curves.items():
-            ax.plot(x, y, line, ms=3, label=label, color=color[0] if color
-                    else _COLORS.get(label))
-            if isinstance(x[0], str):
-                ax.tick_params(axis="x", labelrotation=45)
-        ax.set(**options)
-        if panel.get("plain_log"):
-            plain_log_axis(ax)
-        if "epochs" in panel:
-            _mark_epochs(ax, panel["epochs"])
-    for ax in np.ravel(axes)[1:] if sharey else ():
-        ax.set_ylabel("")
-    fig.legend(*np.ravel(axes)[0].get_legend_handles_labels(), ncols=4,
+                             sharey=sharey, squeeze=False)
+    for ax, panel in zip(axes[0], panels):
+        _draw_panel(ax, **panel)
+        if sharey:
+            ax.label_outer()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=4,
                loc="outside upper center")
     return fig
+
+
+def _draw_panel(ax, curves, epochs=None, plain_log=False, **options):
+    for label, (x, y, line, *color) in curves.items():
+        ax.plot(x, y, line, ms=3, label=label,
+                color=color[0] if color else _COLORS.get(label))
+        if isinstance(x[0], str):
+            ax.tick_params(axis="x", labelrotation=45)
+    ax.set(**options)
+    if plain_log:
+        plain_log_axis(ax)
+    if epochs:
+        _mark_epochs(ax, epochs)
 
 
 def _plot_digits(axes, images, titles=None):
@@ -1417,8 +1340,6 @@ def _plot_digits(axes, images, titles=None):
 
 def digit_grid(images, rows, columns, height, titles=None):
     """Return a figure of digits in rows, as wide as the text."""
-    import matplotlib.pyplot as plt
-
     fig, axes = plt.subplots(rows, columns, figsize=(6.4, height))
     _plot_digits(axes, images, titles)
     return fig
@@ -1426,8 +1347,6 @@ def digit_grid(images, rows, columns, height, titles=None):
 
 def draw_errors(run, images):
     """Draw a run's confusion matrix beside its most confident errors."""
-    import matplotlib.pyplot as plt
-
     fig = plt.figure(figsize=(6.4, 2.8))
     left, right = fig.subfigures(1, 2, width_ratios=(1.15, 1), wspace=0.04)
     _plot_confusion(left.subplots(), run.y, run.predicted)
@@ -1453,8 +1372,6 @@ def draw_mistakes(run, images):
 
 def draw_network(sizes, activation_label):
     """Draw an MLP as columns of neurons with its layer sizes."""
-    import matplotlib.pyplot as plt
-
     fig, ax = plt.subplots(figsize=(6.4, 2.3))
     ax.axis("off")
     last = len(sizes) - 1

@@ -1,6 +1,6 @@
 """Time an epoch of this notebook's training against other libraries.
 
-    python tests/benchmark.py [--images 4000] [--repeats 5] [--jax]
+    python tests/benchmark.py [--jax]
 
 The contestants are those of the notebook's section on speed, PyTorch through
 torch.compile where a C++ compiler is found, and JAX, if it is asked for and
@@ -67,10 +67,6 @@ def jax_scan(nb, data, num_epochs, batch_size):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=4_000,
-                        help="training images (4000), for 15 epochs")
-    parser.add_argument("--repeats", type=int, default=5,
-                        help="rounds that count, after one to warm up (5)")
     parser.add_argument("--jax", action="store_true", help="time JAX, too")
     options = parser.parse_args()
     nb = definitions.load_definitions()
@@ -83,7 +79,7 @@ def main():
                                           if options.jax else {})
 
     def show(number, num_images, batch_size, cores):
-        times = nb.time_epochs(data.subset(num_images, 1), options.repeats,
+        times = nb.time_epochs(data.subset(num_images, 1), 5,
                                batch_size=batch_size, more=more)
         median = {name: np.median(times[name]) for name in times}
         print(helpers.table_markdown(
@@ -91,13 +87,13 @@ def main():
              | {f"times {other}": f"{seconds / median[other]:.2f}"
                 for other in ("products", "NumPy")}
              for name, seconds in median.items()], number,
-            f"ReLU, batch {batch_size}, {cores}: medians of {options.repeats} "
-            f"on {num_images:,} images, scaled to 60,000."), "\n")
+            f"ReLU, batch {batch_size}, {cores}: medians of 5 on "
+            f"{num_images:,} images, scaled to 60,000."), "\n")
 
-    show(2, options.images, 64, "all cores")
+    show(2, 60_000, 64, "all cores")
     with helpers.single_thread():
         for number, batch_size in enumerate((16, 64, 256), start=3):
-            show(number, min(options.images, 1_024), batch_size, "one core")
+            show(number, 1_024, batch_size, "one core")
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ def tagged(notebook, tag):
             and tag in cell.metadata.get("tags", [])]
 
 
-def load_definitions(path=NOTEBOOK):
+def load_definitions():
     """Execute the cells tagged `definitions`; return what they define.
 
     The module is not entered in sys.modules, so that cloudpickle sends its
     functions to worker processes by value.
     """
-    cells = tagged(nbformat.read(path, as_version=4), "definitions")
+    cells = tagged(nbformat.read(NOTEBOOK, as_version=4), "definitions")
     module = types.ModuleType("PA1_definitions")
     for number, cell in enumerate(cells, start=1):
         name = f"<definitions {number}>"

@@ -16,8 +16,6 @@ import papermill
 import checks
 from definitions import NOTEBOOK, ROOT
 
-RUN = ROOT / "run.ipynb"
-
 # Largest differences allowed: of accuracies in points, of losses as a share.
 # On one machine all numbers are identical. Between machines BLAS rounds
 # differently and training amplifies that, until two runs differ like two
@@ -38,43 +36,35 @@ TOLERANCE = {
     "other choice": (1.5, None),
 }
 LAST_DIGIT = 0.002      # losses are printed to 0.001; small ones need this
+SAME = ("model", "activation", "optimizer", "seeds")
 CHOSEN = ("learning rate", "α")
-FIXED = ("activation", "optimizer", "seeds")    # if they differ, nothing does
 
 
 def compare(committed, executed):
     """Yield (line, agrees) for each comparison of two notebooks."""
-    (caption, rows), (new_caption, new_rows) = (
+    (caption, old), (new_caption, new) = (
         checks.headline(notebook) for notebook in (committed, executed))
-    if not rows or not new_rows:
-        yield "One of the notebooks shows no headline table: DIFFERS", False
+    what, new_what = ([" ".join(row[key] for key in SAME) for row in rows]
+                      for rows in (old, new))
+    if not old or (caption, what) != (new_caption, new_what):
+        yield ("The headline tables don't show the same models, seeds and "
+               "lengths, so the numbers can't agree: DIFFERS\n"
+               f"  {caption} {what}\n  {new_caption} {new_what}", False)
         return
-    if caption != new_caption:
-        yield (f"The runs differ in length, so the numbers can't agree:\n"
-               f"  {caption}\n  {new_caption}\nDIFFERS", False)
-    old, new = ({row["model"]: row for row in part}
-                for part in (rows, new_rows))
-    for name in old | new:
-        if name in old and name in new:
-            yield from compare_rows(old[name], new[name])
-        else:
-            yield f"{name}: only in one of the runs: DIFFERS", False
+    for rows in zip(old, new):
+        yield from compare_rows(*rows)
 
 
 def compare_rows(old, new):
     """Yield (line, agrees) for what is compared of two rows."""
-    tolerance = old["model"]
-    name = (f"{tolerance}, {old['activation']}, {old['optimizer']} "
-            f"{old['learning rate']}")
-    for key in FIXED + CHOSEN:
+    points, share = TOLERANCE[old["model"]]
+    name = " ".join(old[key] for key in SAME[:3])
+    for key in CHOSEN:
         if old[key] != new[key]:
-            free = key in CHOSEN
-            yield (f"{name}: {key} {old[key]}, now {new[key]}: " + (
-                "another choice on validation, so accuracies are compared "
-                "more widely and losses not at all" if free else
-                "the numbers can't be compared: DIFFERS"), free)
-            tolerance = "other choice"
-    points, share = TOLERANCE[tolerance]
+            points, share = TOLERANCE["other choice"]
+            yield (f"{name}: {key} {old[key]}, now {new[key]}: another choice "
+                   "on validation, so accuracies are compared more widely and "
+                   "losses not at all", True)
     for key in ("train accuracy", "test accuracy", "train loss", "test loss"):
         is_loss = key.endswith("loss")
         if is_loss and share is None:
@@ -97,11 +87,11 @@ def main():
                         help="an executed notebook; none: execute it now")
     options = parser.parse_args()
     if not options.executed:
-        print(f"Executing {NOTEBOOK.name} into {RUN.name}; this takes as long "
+        print(f"Executing {NOTEBOOK.name} into run.ipynb; this takes as long "
               "as its last line says.", flush=True)
-        papermill.execute_notebook(str(NOTEBOOK), str(RUN), cwd=str(ROOT),
+        papermill.execute_notebook(NOTEBOOK, ROOT / "run.ipynb", cwd=ROOT,
                                    stdout_file=sys.stdout)
-    executed = checks.read(options.executed or RUN)
+    executed = checks.read(options.executed or ROOT / "run.ipynb")
     print(f"{'model':36} {'quantity':13} committed      new  tolerance")
     compared = list(compare(checks.read(NOTEBOOK), executed))
     print(*(line for line, _ in compared), sep="\n")

@@ -1,8 +1,5 @@
 """The export makes a PDF of a run, or says what is missing."""
 
-import shutil
-import subprocess
-import sys
 import unicodedata
 
 import nbformat.v4 as v4
@@ -15,28 +12,10 @@ from definitions import ROOT
 CONFIG = ROOT / ".nbconvert" / "config.py"
 
 
-def export(path):
-    """Export a notebook beside itself; return the process and the PDF."""
-    process = subprocess.run(
-        [sys.executable, "-m", "nbconvert", "--config", CONFIG, path.name],
-        cwd=path.parent, capture_output=True, text=True, timeout=120)
-    return process, path.with_suffix(".pdf")
-
-
-def test_small_run_becomes_a_pdf(runs, tmp_path):
-    for name, source in (("run.ipynb", runs.plain()),
-                         ("helpers.py", ROOT / "helpers.py")):
-        shutil.copy(source, tmp_path / name)
-    process, pdf = export(tmp_path / "run.ipynb")
-    assert process.returncode == 0, process.stderr
-    notebook = checks.read(tmp_path / "run.ipynb")
-    assert checks.pdf_problems(pdf, notebook) == []
-    pages = PdfReader(pdf).pages
-    assert "TeX" not in process.stderr and len(pages) > 20
-    fonts = [font.get_object() for page in pages
-             for font in page["/Resources"].get("/Font", {}).values()]
-    assert fonts and all("/FontDescriptor" in font["/DescendantFonts"][0]
-                         for font in fonts)
+def test_small_run_becomes_a_pdf(runs, export):
+    pdf = export(runs.plain())
+    assert checks.pdf_problems(pdf, checks.read(runs.plain())) == []
+    assert len(PdfReader(pdf).pages) > 20
 
 
 # What pandoc writes for TeX must be what Typst understands.
@@ -61,7 +40,7 @@ $$\begin{aligned}a&=\mathbf 1^\top b\\
 """
 
 
-def test_whatever_a_notebook_holds(tmp_path):
+def test_whatever_a_notebook_holds(export, tmp_path):
     code = '"""`` ``` #x"""\nplt.circle("\\\\ \\"")\n\n\nclass A:\n    x = 1'
     outputs = [v4.new_output("stream", text="\x1b[31mred\x1b[0m " + "x" * 300),
                v4.new_output("display_data", {"text/latex": r"$\alpha$",
@@ -73,10 +52,8 @@ def test_whatever_a_notebook_holds(tmp_path):
         *map(v4.new_markdown_cell, UNUSUAL.split("\n\n", 1)),
         v4.new_code_cell(code, outputs=outputs), v4.new_code_cell("")])),
         encoding="utf-8")
-    process, pdf = export(path)
-    assert process.returncode == 0, process.stderr
     text = unicodedata.normalize("NFKC", "".join(
-        page.extract_text() for page in PdfReader(pdf).pages))
+        page.extract_text() for page in PdfReader(export(path)).pages))
     for shown in ("red", "α", "⊙", "‖x‖2⊗|y|", "E:v", "+1", "#hash@at",
                   "classA:", "$5a.circle"):
         assert shown in "".join(text.split())

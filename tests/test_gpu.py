@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_training import assert_close
+from test_training import close
 
 import helpers
 
@@ -107,7 +107,7 @@ def test_training_there_equals_training_here(nb, mnist, activation, trainer,
     for name in ("train_loss", "test_loss", "held_out_accuracy"):
         assert np.allclose(*(getattr(h, name) for h in histories), rtol=1e-6)
     there.to(helpers.to_numpy)
-    assert_close(own, there, 1e-6)
+    assert close(own, there, 1e-6)
 
 
 def test_a_network_there_predicts_evaluates_and_saves(nb, mnist, tmp_path):

@@ -5,19 +5,18 @@ import inspect
 import io
 import math
 import textwrap
-import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy import special
+from scipy import special, stats
 
-ACTIVATIONS = ["sigmoid", "tanh", "relu"]
 EXACT = {"sigmoid": special.expit, "tanh": np.tanh,
-         "relu": lambda Z: (Z + np.abs(Z)) / 2}
-BOUNDS = {"sigmoid": (0, 1), "tanh": (-1, 1), "relu": (0, math.inf)}
+         "relu": lambda Z: Z.clip(0)}
+activations = pytest.mark.parametrize("activation", EXACT)
+precisions = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
 def finite_arrays(**limits):
@@ -27,50 +26,34 @@ def finite_arrays(**limits):
         elements=dict(allow_nan=False, allow_infinity=False) | limits))
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@activations
 @settings(deadline=None, max_examples=200)
-@given(Z=finite_arrays())
-def test_activation_of_any_finite_input(nb, activation, Z):
-    before = Z.copy()
-    with warnings.catch_warnings(), np.errstate(over="raise",
-                                                invalid="raise",
-                                                divide="raise"):
-        warnings.simplefilter("error")
+@given(finite_arrays())
+@example(np.linspace([-40], [40], 20_001))
+@example(np.linspace([-40], [40], 20_001, dtype=np.float32))
+def test_activation_of_any_finite_input_is_exact(nb, activation, Z):
+    before, eps = Z.copy(), np.finfo(Z.dtype).eps
+    with np.errstate(all="raise", under="ignore"):
         A = getattr(nb, activation)(Z)
         slope = nb.ACTIVATIONS[activation][1](A)
-    low, high = BOUNDS[activation]
-    assert A.shape == Z.shape and A.dtype == Z.dtype
-    assert np.isfinite(A).all() and (A >= low).all() and (A <= high).all()
-    assert (slope >= 0).all() and (slope <= 1).all()
-    assert (Z == before).all()
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_activation_agrees_with_known_function(nb, activation, dtype):
-    Z = np.concatenate([np.linspace(-40, 40, 20_001), [-1e30, 0, 1e30],
-                        np.logspace(-30, 0, 50)]).astype(dtype)
-    difference = getattr(nb, activation)(Z) - EXACT[activation](
-        Z.astype(np.float64))
-    assert np.abs(difference / np.maximum(np.abs(Z), 1)).max() < 4 * np.finfo(
-        dtype).eps
+    assert A.dtype == Z.dtype and (Z == before).all()
+    assert np.allclose(A, EXACT[activation](Z.astype(np.float64)),
+                       rtol=4 * eps, atol=4 * eps)
+    assert np.abs(A).max() <= (np.inf if activation == "relu" else 1)
+    assert slope.min() >= 0 and slope.max() <= 1
 
 
 @settings(deadline=None, max_examples=200)
-@given(logits=finite_arrays(min_value=-10_000, max_value=10_000),
-       shift=st.floats(-1000, 1000))
-def test_softmax(nb, logits, shift):
+@given(finite_arrays(min_value=-10_000, max_value=10_000))
+def test_softmax_of_any_logits_is_exact(nb, logits):
     probs, log_probs = nb.softmax(logits)
-    assert (probs >= 0).all() and (probs <= 1).all()
+    exact = special.log_softmax(logits.astype(np.float64), axis=1)
+    assert np.allclose(log_probs, exact, rtol=1e-12, atol=1e-12)
+    assert np.allclose(probs, np.exp(exact), rtol=0, atol=1e-12)
     assert np.allclose(probs.sum(axis=1), 1, rtol=0, atol=1e-12)
-    assert np.isfinite(log_probs).all()
-    assert np.allclose(log_probs, special.log_softmax(
-        logits.astype(np.float64), axis=1), rtol=1e-12, atol=1e-12)
-    shifted, _ = nb.softmax(logits.astype(np.float64) + shift)
-    assert np.allclose(shifted, probs, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@precisions
 @pytest.mark.parametrize("target, loss", [(0, 0), (1, 2000), (2, 1000)])
 def test_loss_of_saturated_logits(nb, dtype, target, loss):
     logits = np.array([[1000, -1000, 0]], dtype)
@@ -85,20 +68,18 @@ def test_loss_of_saturated_logits(nb, dtype, target, loss):
 @pytest.mark.parametrize("sizes", [(784, 500, 250, 100, 10), (300, 200)])
 def test_glorot(nb, sizes):
     model = nb.MLP(sizes, "relu", 0)
-    for W, b, fan_in, fan_out in zip(model.weights, model.biases, sizes[:-1],
-                                     sizes[1:], strict=True):
-        M = math.sqrt(6 / (fan_in + fan_out))
-        assert W.shape == (fan_in, fan_out) and b.shape == (fan_out,)
+    for W, b, *shape in zip(model.weights, model.biases, sizes, sizes[1:]):
+        M = math.sqrt(6 / sum(shape))
+        assert W.shape == (*shape,) and b.shape == (shape[1],)
         assert W.dtype == b.dtype == np.float32 and not b.any()
-        assert 0.99 * M < np.abs(W).max() <= M * (1 + 1e-6)
-        assert abs(W.mean()) < 5 * M / math.sqrt(3 * W.size)
-        assert math.isclose(W.var(), M ** 2 / 3, rel_tol=0.1)
+        assert stats.kstest(W.ravel(), stats.uniform(-M, 2 * M).cdf
+                            ).pvalue > 1e-3
     same, other = (nb.MLP(sizes, "tanh", seed).weights for seed in (0, 1))
     for a, b, c in zip(model.weights, same, other):     # the seed alone counts
         assert (a == b).all() and (a != c).mean() > 0.9
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@activations
 def test_untrained_network(nb, mnist, activation):
     model = nb.MLP(nb.SIZES, activation, 0)
     loss, _ = nb.evaluate(model, mnist.X_test, mnist.y_test)
@@ -115,7 +96,7 @@ def test_untrained_network(nb, mnist, activation):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7])
 @pytest.mark.parametrize("sizes", [(5, 4, 3, 3), (6, 5, 4, 3, 10), (4, 2)])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@activations
 def test_every_gradient_against_differences(nb, rng, activation, sizes,
                                             batch_size):
     model = nb.MLP(sizes, activation, 3, np.float64)
@@ -156,15 +137,10 @@ def test_passes_use_only_what_the_handout_allows(nb, name):
 
 
 def test_slopes_use_only_arithmetic(nb):
-    assert list(nb.ACTIVATIONS) == ACTIVATIONS
+    assert list(nb.ACTIVATIONS) == list(EXACT)
     for name, (function, slope, _) in nb.ACTIVATIONS.items():
         assert function is getattr(nb, name)    # which was checked above
         assert slope.__code__.co_names == ()    # no global, no attribute
-
-
-def test_check_of_the_handouts_rule_can_fail():
-    source = "def f(Z):\n    return np.tanh(Z) + torch.relu(Z) + Z.dot(g(Z))"
-    assert foreign_calls(source) == {"np.tanh", "torch.relu", "Z.dot", "g"}
 
 
 def foreign_calls(source):
@@ -178,8 +154,8 @@ def foreign_calls(source):
 
 
 @pytest.mark.parametrize("name", ["model.npz", "model", "model.v1.bin"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@precisions
+@activations
 def test_save_and_load(nb, tmp_path, activation, dtype, name):
     model = nb.MLP((7, 6, 5, 4), activation, 0, dtype)
     model.biases[0] += 1 / 3
@@ -223,26 +199,24 @@ def test_bad_network(nb, sizes, activation, message):
         nb.MLP(sizes, activation, 0)
 
 
-@pytest.mark.parametrize("X", [
-    np.zeros((2, 5)), np.zeros(4), np.zeros((2, 2, 2)), np.zeros((0, 4)),
-    np.full((2, 4), np.nan), np.array([[0, 0, 0, np.inf]])])
-def test_bad_images(nb, X):
-    model = nb.MLP((4, 3), "relu", 0)
-    message = r"X must (have shape \(N, 4\), N > 0|hold finite numbers)"
-    with pytest.raises(ValueError, match=message):
-        model.predict_proba(X)
-    with pytest.raises(ValueError, match=message):
-        model.loss_and_gradients(X, np.eye(3)[np.zeros(len(X), int)])
+BAD_IMAGES = r"X must (have shape \(N, 4\), N > 0|hold finite numbers)"
 
 
-@pytest.mark.parametrize("Y", [
-    np.zeros(2, int), np.eye(4)[:2], np.eye(3), np.zeros((2, 3)),
-    np.ones((2, 3)), np.full((2, 3), np.nan), np.array([[2., -1, 0]] * 2),
-    np.full((2, 3), 1 / 3)])
-def test_targets_that_are_not_one_hot(nb, Y):
+@pytest.mark.parametrize("X, Y, message", [
+    *((X, np.eye(3)[:2], BAD_IMAGES) for X in (
+        np.zeros((2, 5)), np.zeros(4), np.zeros((2, 2, 2)), np.zeros((0, 4)),
+        np.full((2, 4), np.nan), np.array([[0, 0, 0, np.inf]]))),
+    *((np.zeros((2, 4)), Y, "Y must be one-hot") for Y in (
+        np.zeros(2, int), np.eye(4)[:2], np.eye(3), np.zeros((2, 3)),
+        np.ones((2, 3)), np.full((2, 3), np.nan), np.full((2, 3), 1 / 3),
+        np.array([[2., -1, 0]] * 2)))])
+def test_bad_images_and_targets(nb, X, Y, message):
     model = nb.MLP((4, 3), "relu", 0)
-    with pytest.raises(ValueError, match="Y must be one-hot"):
-        model.loss_and_gradients(np.zeros((2, 4)), Y)
+    with pytest.raises(ValueError, match=message):
+        model.loss_and_gradients(X, Y)
+    if message == BAD_IMAGES:
+        with pytest.raises(ValueError, match=message):
+            model.predict_proba(X)
 
 
 @pytest.mark.parametrize("name, value", [
