@@ -20,12 +20,12 @@ from pypdf.errors import PyPdfError
 
 from definitions import tagged
 
-MAX_BYTES = 2_000_000
+MAX_BYTES = 3_000_000
 MAX_PAGES = 30              # before the appendix
 APPENDIX = "Appendix: every code cell"
 MAX_LINES = 40              # of a code cell; its columns are ruff's concern
 MAX_HIDDEN_LINES = 20       # of a hidden one
-MAX_ALL_HIDDEN_LINES, MAX_ALL_LINES = 660, 1250
+MAX_ALL_HIDDEN_LINES, MAX_ALL_LINES = 670, 1260
 MAX_AGAIN = 5               # names that several cells bind
 MAX_BARE = 0.3              # share of visible cells without text before
 

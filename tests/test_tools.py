@@ -108,8 +108,8 @@ def shows(kind, **values):
     ("hidden", "half hidden, without # @title", FIGURE, "# @title \ndraw()"),
     ("hidden", "'# @title E' is half", PARAMETERS, "# @title E"),
     ("hidden", "hides 21 lines", FIGURE, "#\n" * 21),
-    ("hidden", "hidden cells have 661 lines", FIGURE, "#\n" * 659),
-    ("hidden", "all code cells have 1251", PARAMETERS, "#\n" * 1246),
+    ("hidden", "hidden cells have 671 lines", FIGURE, "#\n" * 669),
+    ("hidden", "all code cells have 1261", PARAMETERS, "#\n" * 1256),
     ("hidden", "bind: ['lines']", DEFINITIONS, "def f(): return lines"),
     ("numbering", "numbered [1, 1]", TEXT, "**Figure 1.** One."),
     ("numbering", "not Table 1, at the", 0, "**Figure 1.** One."),
@@ -122,7 +122,7 @@ def shows(kind, **values):
     ("origin", "path in the metadata", "metadata", dict(a="/tmp/out.ipynb")),
     ("origin", "who ran it", "metadata", dict(executionInfo={
         "user": {"displayName": "A Student", "userId": "1"}})),
-    ("origin", "MB, more than 2", TEXT, "x" * 2_000_000),
+    ("origin", "MB, more than 3", TEXT, "x" * 3_000_000),
 ])
 def test_checks_of_a_notebook(kind, fault, place, changes):
     notebook, check = notebook_of(), getattr(checks, f"{kind}_problems")
