@@ -16,6 +16,7 @@ By part, with the names that the notebook uses:
                   set_style, plain_log_axis, color_of
     this run      describe_machine
     photos        prepare_digit, digit_steps, read_photos, confidence_needed
+    drawing pad   show_pad
     simulator     photograph, perturb, DAMAGES
 
 The network itself, its training and everything that is graded stand in
@@ -30,6 +31,7 @@ import functools
 import hashlib
 import io
 import itertools
+import json
 import math
 import multiprocessing
 import os
@@ -1186,11 +1188,12 @@ def set_style():
     })
 
 
-def show_figure(fig, number, caption):
+def show_figure(fig, number, caption, page=""):
     """Display a figure and its numbered caption, then close it.
 
     The saved notebook holds it twice: as a PDF, whose lines stay sharp in
-    the report, and as a PNG of 256 colors, a third of the usual size.
+    the report, and as a PNG of 256 colors, a third of the usual size. If a
+    page is given, HTML with PICTURE where the PNG goes, browsers show that.
     """
     vector, raster, small = io.BytesIO(), io.BytesIO(), io.BytesIO()
     fig.savefig(vector, format="pdf", metadata={"CreationDate": None})
@@ -1199,9 +1202,13 @@ def show_figure(fig, number, caption):
     image = Image.open(raster).convert("RGB")
     image.quantize(256, dither=Image.Dither.NONE).save(
         small, "png", optimize=True)
-    display({"image/png": base64.b64encode(small.getvalue()).decode(),
+    picture = base64.b64encode(small.getvalue()).decode()
+    shown = {"image/png": picture,
              "application/pdf": base64.b64encode(vector.getvalue()).decode(),
-             "text/plain": f"Figure {number}"}, raw=True)
+             "text/plain": f"Figure {number}"}
+    if page:
+        shown["text/html"] = page.replace("PICTURE", picture)
+    display(shown, raw=True)
     display(Markdown(f"**Figure {number}.** {' '.join(caption.split())}"))
 
 
@@ -1702,6 +1709,336 @@ def confidence_needed(probs, y, target=99.0):
     enough = [n for n, correct in enumerate(right, start=1)
               if accuracy_interval(correct, n)[0] >= target]
     return float(confidence[order[enough[-1] - 1]]) if enough else 1.0
+
+
+# -------------------------------------------------------------- drawing pad
+
+# All of it takes the text's color from the page, so it follows any theme.
+_PAD_STYLE = """
+<style>
+.digit-pad {
+  display: flex; flex-wrap: wrap; gap: 14px 24px; max-width: 580px;
+  padding: 4px; font: 14px/1.2 system-ui, sans-serif;
+  color: var(--jp-content-font-color1, var(--vscode-editor-foreground,
+    var(--colab-primary-text-color, inherit)));
+  --line: color-mix(in srgb, currentColor 28%, transparent);
+  --faint: color-mix(in srgb, currentColor 6%, transparent);
+  --bar: color-mix(in srgb, #0090e0 80%, currentColor);
+}
+.digit-pad canvas { display: block; image-rendering: pixelated; }
+.digit-pad .board, .digit-pad .reading { flex: 1 1 250px; max-width: 340px; }
+.digit-pad .board { position: relative; aspect-ratio: 1; }
+.digit-pad .board > * { position: absolute; width: 100%; height: 100%; }
+.digit-pad svg {
+  box-sizing: border-box; border: 1px solid var(--line); border-radius: 10px;
+  background: var(--faint); fill: none; stroke: currentColor; outline: none;
+  stroke-linecap: round; stroke-linejoin: round; cursor: crosshair;
+  touch-action: none; user-select: none;
+}
+.digit-pad svg text {
+  fill: currentColor; stroke: none; font-size: 16px; text-anchor: middle;
+}
+.digit-pad circle, .digit-pad.used text { display: none; }
+.digit-pad svg:focus-visible circle { display: inline; stroke: var(--bar); }
+.digit-pad :focus-visible { outline: 2px solid var(--bar); }
+.digit-pad .reading {
+  display: flex; flex-direction: column; justify-content: space-between;
+}
+.digit-pad .top { display: flex; justify-content: space-between; }
+.digit-pad output {
+  display: flex; align-items: center; gap: 14px;
+  padding: 0; font: inherit; color: inherit;
+}
+.digit-pad output b { font-size: 58px; line-height: 1; }
+.digit-pad .seen { font-size: 11px; text-align: center; }
+.digit-pad .seen canvas {
+  width: 84px; border: 1px solid var(--line); border-radius: 4px;
+}
+.digit-pad [role=meter] { display: flex; align-items: center; gap: 8px; }
+.digit-pad i {
+  flex: 1; height: 9px; position: relative; background: var(--faint);
+}
+.digit-pad i::before {
+  content: ""; display: block; height: 100%; background: var(--bar);
+  width: calc(100% * var(--p));
+}
+.digit-pad i::after {
+  content: ""; position: absolute; inset: -4px auto -4px;
+  left: calc(100% * var(--needed)); border-left: 1px dotted currentColor;
+}
+.digit-pad [role=meter] span {
+  width: 60px; text-align: right; white-space: nowrap;
+  font-variant-numeric: tabular-nums;
+}
+.digit-pad .strip {
+  display: flex; flex-wrap: wrap; gap: 6px; flex: 0 0 100%;
+}
+.digit-pad button {
+  flex: 1; padding: 4px; border: 1px solid var(--line); border-radius: 6px;
+  background: var(--faint); font: inherit; color: inherit; cursor: pointer;
+}
+.digit-pad button:hover { border-color: currentColor; }
+.digit-pad button:first-child { padding: 4px 14px; }
+.digit-pad button canvas { width: 32px; margin: auto; }
+</style>
+"""
+
+_PAD_MARKUP = """
+<div class="board">CANVAS
+  <svg viewBox="0 0 280 280" tabindex="0" role="application" aria-label="Pad:
+    draw a digit with mouse, pen or finger. On the keyboard, arrows move the
+    pen, and draw with Shift."><text x="140" y="146">Draw a digit here</text>
+    <path stroke-width="22"/><circle r="11"/></svg></div>
+<div class="reading">
+  <div class="top"><output></output><div class="seen" role="img"
+    aria-label="The 28 x 28 pixels that the network sees">CANVASwhat it
+    sees</div></div>METERS</div>
+<div class="strip"><button type="button">Clear</button></div>
+""".replace("CANVAS", '<canvas width="28" height="28"></canvas>').replace(
+    "METERS", "".join(f"""
+  <div role="meter" aria-label="Probability of {digit} in percent"
+    >{digit}<i></i><span></span></div>""" for digit in range(10)))
+
+_PAD_SCRIPT = r"""
+((settings) => {
+  // The pad has 280 units a side, MNIST's images 28 pixels.
+  const PAD = 280, PEN = 22, SIDE = 28;
+  const column = (i) => i % SIDE, row = (i) => Math.floor(i / SIDE);
+  const sum = (numbers) => numbers.reduce((total, n) => total + n);
+  const clamp = (n, low, high) => Math.min(Math.max(n, low), high);
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt());
+  const layers = settings.layers.map((layer) => {
+    const [scale, b] = [layer.scale, layer.b].map(
+      (text) => new Float32Array(bytes(text).buffer));
+    const W = Float32Array.from(new Int8Array(bytes(layer.W).buffer),
+      (q, i) => q * scale[i % scale.length]);
+    return { W, b };
+  });
+  const examples = settings.examples.map((text) =>
+    Float32Array.from(bytes(text), (value) => value / 255));
+  const activation = { relu: (z) => Math.max(z, 0), tanh: Math.tanh,
+    sigmoid: (z) => 1 / (1 + Math.exp(-z)) }[settings.activation];
+
+  // From 784 pixels to 10 probabilities, in 32-bit floats.
+  const predict = (pixels) => {
+    let a = pixels;
+    layers.forEach(({ W, b }, index) => {
+      const z = Float32Array.from(b), n = z.length;
+      a.forEach((value, i) => {
+        if (value) for (let j = 0; j < n; j++) z[j] += value * W[i * n + j];
+      });
+      a = index + 1 < layers.length ? z.map(activation) : z;
+    });
+    const top = Math.max(...a), powers = a.map((z) => Math.exp(z - top));
+    return powers.map((power) => power / sum(powers));
+  };
+
+  const ink = Object.assign(document.createElement("canvas"), { width: SIDE,
+    height: SIDE }).getContext("2d", { willReadFrequently: true });
+  const path = (strokes) => strokes.map((s) => "M" + s.join("L")).join("");
+  // Draw lines of that width, scaled from a corner, on 28 x 28 pixels.
+  const rasterize = (strokes, width, [left, top], [scaleX, scaleY]) => {
+    ink.canvas.width = SIDE; // clears it
+    ink.setTransform(scaleX, 0, 0, scaleY, -left * scaleX, -top * scaleY);
+    [ink.lineWidth, ink.lineCap, ink.lineJoin] = [width, "round", "round"];
+    ink.stroke(new Path2D(path(strokes)));
+    const alpha = ink.getImageData(0, 0, SIDE, SIDE).data.filter(
+      (_, i) => i % 4 === 3);
+    return Float32Array.from(alpha, (value) => value / 255);
+  };
+
+  // As prepare_digit does: strokes get a usual width, the digit fits in
+  // 20 x 20 pixels, and its center of mass comes to pixel (14, 14).
+  const prepare = (strokes) => {
+    const axes = [0, 1].map((k) => strokes.flat().map((point) => point[k]));
+    const start = axes.map((values) => Math.min(...values));
+    const size = axes.map((values, k) => Math.max(...values) - start[k]);
+    const width = clamp(PEN, ...settings.widths.map(
+      (pixels) => pixels / 20 * (Math.max(...size) + PEN)));
+    const extent = size.map((length) => length + width);
+    const shape = extent.map((length) =>
+      Math.max(1, Math.round(20 * length / Math.max(...extent))));
+    const small = rasterize(strokes, width, start.map((at) => at - width / 2),
+      shape.map((length, k) => length / extent[k]));
+    const center = [column, row].map((place) =>
+      sum(small.map((value, i) => value * place(i))) / sum(small));
+    const [dx, dy] = center.map((at, k) =>
+      clamp(Math.round(14 - at), 0, SIDE - shape[k]));
+    return small.map((_, i) => small[i - dx - SIDE * dy] ?? 0);
+  };
+
+  const paint = (canvas, pixels) => {
+    const context = canvas.getContext("2d");
+    context.clearRect(0, 0, SIDE, SIDE);
+    context.fillStyle = getComputedStyle(canvas).color;
+    pixels.forEach((value, i) => {
+      context.globalAlpha = value;
+      if (value) context.fillRect(column(i), row(i), 1, 1);
+    });
+  };
+
+  const start = (pad) => {
+    if (pad.started) return; // by another script: there may be several pads
+    pad.started = true;
+    pad.innerHTML = settings.markup;
+    pad.style.setProperty("--needed", settings.needed);
+    const find = (selector) => pad.querySelector(selector), svg = find("svg");
+    let strokes, stroke, loaded, pen = [140, 140];
+    const show = () => {
+      const used = strokes.length > 0 || loaded !== null;
+      const seen = strokes.length && !loaded ? prepare(strokes)
+        : rasterize(strokes, PEN, [0, 0], [0.1, 0.1]).map(
+          (value, i) => Math.max(value, loaded?.[i] ?? 0));
+      const probs = used ? predict(seen) : new Float32Array(10);
+      const most = Math.max(...probs), digit = probs.indexOf(most);
+      const percent = (p) => used ? `${(100 * p).toFixed(1)} %` : "";
+      pad.classList.toggle("used", used);
+      find("path").setAttribute("d", path(strokes));
+      paint(find(".board canvas"), loaded ?? []);
+      paint(find(".seen canvas"), seen);
+      find("output").innerHTML = !used ? "" : most >= settings.needed
+        ? `<b>${digit}</b><span>${percent(most)}</span>`
+        : `<b>?</b><span>not sure<br>${digit}: ${percent(most)}</span>`;
+      pad.querySelectorAll("[role=meter]").forEach((meter, k) => {
+        meter.style.setProperty("--p", probs[k]);
+        meter.setAttribute("aria-valuenow", 100 * probs[k]);
+        meter.lastChild.textContent = percent(probs[k]);
+      });
+    };
+    const reset = (pixels) => {
+      [strokes, stroke, loaded] = [[], null, pixels];
+      show();
+    };
+    const extend = ([x, y]) => {
+      if (!stroke) strokes.push(stroke = [[x - 0.01, y]]); // a dot is a line
+      stroke.push([x, y]);
+    };
+    svg.onpointerdown = svg.onpointermove = (event) => {
+      const down = event.buttons & 1;
+      if (event.type === "pointerdown" || !down) stroke = null;
+      if (!down || !event.isPrimary) return;
+      const { left, top, width } = svg.getBoundingClientRect();
+      const between = event.getCoalescedEvents?.() ?? [];
+      for (const e of between.length ? between : [event]) {
+        extend([e.clientX - left, e.clientY - top].map((length) =>
+          clamp(length / width, 0, 1) * PAD));
+      }
+      show();
+    };
+    svg.onpointerleave = () => { stroke = null; };
+    svg.onkeydown = (event) => {
+      const step = { ArrowLeft: [-7, 0], ArrowRight: [7, 0],
+        ArrowUp: [0, -7], ArrowDown: [0, 7] }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      if (!event.shiftKey) stroke = null; else if (!stroke) extend(pen);
+      pen = pen.map((at, k) => clamp(at + step[k], 0, PAD));
+      find("circle").setAttribute("transform", `translate(${pen})`);
+      if (event.shiftKey) { extend(pen); show(); }
+    };
+    pad.dataset.lmSuppressShortcuts = "true"; // or Jupyter takes the keys
+    pad.onkeydown = (event) => event.stopPropagation();
+    find("button").onclick = () => reset(null);
+    examples.forEach((pixels, i) => {
+      const button = find(".strip").appendChild(find("button").cloneNode());
+      button.ariaLabel = `Load test digit ${i + 1}`;
+      button.onclick = () => reset(pixels);
+      paint(button.appendChild(find("canvas").cloneNode()), pixels);
+    });
+    reset(null);
+  };
+
+  document.querySelectorAll(`[data-pad=${settings.name}]`).forEach(start);
+})(SETTINGS);
+"""
+
+
+def show_pad(model, needed, X, number, caption):
+    """Display a pad on which a digit is drawn and read, in the page itself.
+
+    The page holds all that it needs: the network, as 8-bit integers with one
+    scale a column, and plain JavaScript, which prepares what is drawn as
+    `prepare_digit` does. Where scripts don't run (GitHub, the PDF) a picture
+    of the pad stands in its place.
+
+    Parameters
+    ----------
+    model : object with sizes, weights, biases, activation, predict_proba
+        A network of 784 inputs and 10 classes; relu, tanh or sigmoid.
+    needed : float, in [0, 1]
+        The confidence below which the answer is "not sure".
+    X : array_like, shape (N, 784), in [0, 1]
+        Images that a click loads; the picture shows the first.
+    number, caption
+        As for `show_figure`.
+
+    Raises
+    ------
+    ValueError
+        If the network, `needed` or the images are none of these.
+    """
+    X = check_images(X, 28 * 28, np.float32)
+    check_network(model.sizes, model.activation, ("relu", "sigmoid", "tanh"))
+    if (model.sizes[0], model.sizes[-1]) != (28 * 28, 10):
+        raise ValueError(f"the pad needs a network of 784 inputs and 10 "
+                         f"classes, got sizes {list(model.sizes)}")
+    if not 0 <= needed <= 1:
+        raise ValueError(f"needed must be in [0, 1], got {needed}")
+    show_figure(_draw_pad(model.predict_proba(X[:1])[0], needed, X), number,
+                caption, _pad_page(model, needed, X))
+
+
+def _quantize(W):
+    """Return W, (D, M), as int8 and the scale, (M,) float32, of each column.
+
+    Raises ValueError if not all is finite.
+    """
+    if not np.isfinite(W).all():
+        raise ValueError("the network has weights that are not finite: train "
+                         "it anew, with a lower learning rate")
+    scale = np.float32(np.maximum(np.abs(W).max(axis=0), 1e-30) / 127)
+    return np.rint(W / scale).astype(np.int8), scale
+
+
+def _pad_page(model, needed, X):
+    """Return the pad as HTML, with PICTURE where a PNG of it goes."""
+    def text(array, dtype):
+        return base64.b64encode(array.astype(dtype).tobytes()).decode()
+
+    layers = [dict(W=text(W, "i1"), scale=text(scale, "<f4"), b=text(b, "<f4"))
+              for (W, scale), b in zip(map(_quantize, model.weights),
+                                       model.biases)]
+    settings = dict(
+        layers=layers, activation=model.activation, needed=float(needed),
+        widths=_STROKE_WIDTH, markup=_PAD_STYLE + _PAD_MARKUP,
+        examples=[text(np.rint(255 * x), np.uint8) for x in X])
+    # Named after its content, a pad is the same in every run.
+    name = "pad-" + hashlib.md5(json.dumps(settings).encode()).hexdigest()
+    # Nothing in a script may end it.
+    script = _PAD_SCRIPT.replace("SETTINGS", json.dumps(
+        settings | dict(name=name)).replace("</", "<\\/"))
+    return (f'<div class="digit-pad" data-pad="{name}"><img alt="A pad to draw'
+            f' a digit on" src="data:image/png;base64,PICTURE"></div>\n'
+            f"<script>{script}</script>")
+
+
+def _draw_pad(probs, needed, X):
+    """Return a picture of the pad with the first image and its reading."""
+    import matplotlib.pyplot as plt
+
+    fig = plt.figure(figsize=(6.4, 2.2))
+    above, below = fig.subfigures(2, 1, height_ratios=(4.5, 1))
+    board, bars = above.subplots(1, 2, width_ratios=(1, 1.5))
+    _plot_digits([board], X[:1])
+    board.add_patch(plt.Rectangle((0, 0), 1, 1, transform=board.transAxes,
+                                  fill=False, ec="gray", clip_on=False))
+    bars.barh(range(10), probs, color=color_of("relu"))
+    bars.axvline(needed, color="black", lw=0.7, ls=":")
+    bars.set(yticks=range(10), xlim=(0, 1), xlabel="probability")
+    bars.grid(axis="y", visible=False)
+    bars.invert_yaxis()
+    _plot_digits(below.subplots(1, len(X)), X)
+    return fig
 
 
 # ---------------------------------------------------------- simulated photos

@@ -17,7 +17,7 @@ from pypdf.errors import PyPdfError
 
 from definitions import tagged
 
-MAX_BYTES = 2_000_000
+MAX_BYTES = 3_000_000
 MAX_PAGES = 30              # before the appendix
 APPENDIX = "Appendix: every code cell"
 

@@ -94,7 +94,7 @@ def shows(kind, **values):
     ("origin", "path in the metadata", "metadata", dict(a="/tmp/out.ipynb")),
     ("origin", "who ran it", "metadata", dict(executionInfo={
         "user": {"displayName": "A Student", "userId": "1"}})),
-    ("origin", "MB, more than 2", FIGURE, dict(source="x" * 2_000_000))])
+    ("origin", "MB, more than 3", FIGURE, dict(source="x" * 3_000_000))])
 def test_a_run_that_is_not_clean_is_noticed(check, fault, place, changes):
     notebook, check = notebook_of(), getattr(checks, f"{check}_problems")
     assert check(notebook) == []
