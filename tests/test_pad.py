@@ -42,8 +42,8 @@ DRAW = DRAW.replace("READ", f"({READ})()[pad]")
 def model(nb, mnist):
     """Return a small network that reads digits, trained within seconds."""
     model = nb.MLP((784, 100, 10), "relu", 0)
-    nb.train_adam(model, mnist.subset(60_000, 1), 2, 128, 0.003,
-                  scheduled=True, distortion=(1, 0.5))
+    nb.train_distorted(model, mnist.subset(60_000, 1), 2, 128, 0.003, 0, None,
+                       distortion=(1, 0.5))
     return model
 
 
