@@ -1413,7 +1413,7 @@ _MAX_PIXELS = 50_000_000     # larger images are refused before decoding
 _WORK_SIZE = 640             # longer side of the image that is analyzed
 _FINE_SIZE = 120             # longer side of the cut-out digit: 6 x MNIST's
 _STROKE_WIDTH = (2.5, 3.8)   # accepted mean stroke widths, in MNIST pixels
-_FAMILIAR = 0.45             # share of a digit that may look unlike the known
+_FAMILIAR = 0.42             # share of a digit that may look unlike the known
 _EIGHT = np.ones((3, 3))     # pixels that touch at corners belong together
 
 
@@ -1549,7 +1549,7 @@ def _digit_mask(ink):
     noise = 1.32 * (high - low)         # of a normal distribution
     middle = high + 0.52 * noise
     floor = middle + max(4 * noise, 0.15 * (ink.max() - middle))
-    if ink.max() <= middle + 6 * noise:
+    if ink.max() <= max(0.05, middle + 6 * noise):
         raise ValueError("no digit found: nothing stands out from the "
                          "paper; use a darker pen or more light")
     ink = np.where(_ruled_lines(ink > floor), 0, ink)
@@ -1566,7 +1566,7 @@ def _digit_among(labels):
     """Return the mask of one digit among labeled strokes and specks.
 
     The parts of a digit are less than a quarter of its height apart, and tall
-    parts, which may be digits themselves, less than 0.18 of it. Raises
+    parts, which may be digits themselves, less than 0.2 of it. Raises
     ValueError if whole ones are left over.
     """
     area, (high, wide) = np.bincount(labels.ravel())[1:], _extents(labels)
@@ -1585,7 +1585,7 @@ def _digit_among(labels):
         gap = ndimage.minimum(ndimage.distance_transform_edt(~digit), labels,
                               numbers)
         tall = high > 0.5 * height
-        near = rest & (gap < np.where(tall, 0.18, 0.25) * height + 1)
+        near = rest & (gap < np.where(tall, 0.2, 0.25) * height + 1)
     else:
         if (rest & tall & whole).any():
             raise ValueError(f"{1 + (rest & tall & whole).sum()} digits "
@@ -1617,8 +1617,10 @@ def _ruled_lines(mask):
              for line in _straight_lines(mask.T if turned else mask, size)]
 
     def is_held(line):
-        turned, x, y, *_ = line
-        return all(min(end, mask.shape[not turned] - 1 - end) < size / 25
+        turned, x, y, *_ = line     # many lines may end at any border
+        width, height = mask.shape[::1 if turned else -1]
+        return all(min(end, width - 1 - end) < size / 25
+                   or (len(lines) > 3 and min(at, height - 1 - at) < size / 25)
                    or any(np.hypot(other[1] - at, other[2] - end)[
                        [0, -1]].min() < size / 12
                        for other in lines if other[0] != turned)
@@ -1689,7 +1691,7 @@ def _straight_lines(mask, size):
             if width > most or used.sum() < 2:
                 break
             rows = (ink * band).sum(axis=0)[used] / across[used]
-            columns, half = x[used], int(width / 2) + step + 2
+            columns, half = x[used], int(width / 2) + step // 2 + 2
         else:
             yield x, band[half], half - 1, ~ink[0] & ~ink[-1]
 
