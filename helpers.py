@@ -15,9 +15,10 @@ By part, with the names that the notebook uses:
     figures       show_figure, show_model, plot_curves, draw_*, digit_grid,
                   set_style, plain_log_axis, color_of
     this run      describe_machine
-    photos        prepare_digit, digit_steps, read_photos, confidence_needed
+    photos        prepare_digit, digit_steps, known_digits, read_digits,
+                  read_photos, confidence_needed
     drawing pad   show_pad
-    simulator     photograph, perturb, DAMAGES
+    simulator     photograph, perturb, DAMAGES, SCENES
 
 The network itself, its training and everything that is graded stand in
 PA1_RollNumber.ipynb. Every worker process of a parallel run imports this
@@ -1436,25 +1437,28 @@ def _processor_name():
 
 _MAX_PIXELS = 50_000_000     # larger images are refused before decoding
 _WORK_SIZE = 640             # longer side of the image that is analyzed
-_FINE_SIZE = 160             # longer side of the cut-out digit: 8 x MNIST's
+_FINE_SIZE = 120             # longer side of the cut-out digit: 6 x MNIST's
 _STROKE_WIDTH = (2.5, 3.8)   # accepted mean stroke widths, in MNIST pixels
+_FAMILIAR = 0.42             # share of a digit that may look unlike the known
+_EIGHT = np.ones((3, 3))     # pixels that touch at corners belong together
 
 
 def _read_image(image):
-    """Read a path, PIL image or array as a small array with a channel axis.
+    """Read a file, PIL image or array as a small array with a channel axis.
 
     Returns float32 of shape (h, w, C) in the image's own scale, upright, its
     longer side at most _WORK_SIZE pixels. Raises ValueError if it cannot be
     read, or its shape, size or values are unusable.
     """
-    if isinstance(image, (str, os.PathLike)):
+    if isinstance(image, (str, os.PathLike, bytes)):
+        given = "this file" if isinstance(image, bytes) else os.fspath(image)
         try:
-            with Image.open(image) as file:
+            with _open_image(image) as file:
                 _check_size(*file.size)
                 file.draft(None, (_WORK_SIZE, _WORK_SIZE))    # JPEG only
                 return _read_image(file)
         except Exception as error:  # decoders raise anything on bad files
-            raise ValueError(f"cannot use {os.fspath(image)!r}: {error}; "
+            raise ValueError(f"cannot use {given!r}: {error}; "
                              "give a whole PNG or JPEG photo") from error
     if isinstance(image, Image.Image):
         _check_size(*image.size)
@@ -1479,12 +1483,26 @@ def _read_image(image):
     _check_size(*pixels.shape[1::-1])
     step = -(-max(pixels.shape) // _WORK_SIZE)
     height, width = (n // step for n in pixels.shape[:2])
-    blocks = pixels[:height * step, :width * step].reshape(
-        height, step, width, step, -1)
-    pixels = blocks.mean(axis=(1, 3), dtype=np.float32)
+    pixels = pixels[:height * step, :width * step].reshape(height, step, -1)
+    pixels = pixels.mean(axis=1, dtype=np.float32).reshape(
+        height, width, step, -1).mean(axis=2)
     if not np.isfinite(pixels).all():
         raise ValueError("the image has NaN or infinite pixels; replace them")
     return pixels
+
+
+def _open_image(file):
+    """Open a path, or a file's bytes; HEIC if pillow-heif is installed."""
+    if not isinstance(file, bytes):
+        file = Path(file).read_bytes()
+    if file[4:8] == b"ftyp" and file[8:12] not in (b"avif", b"avis"):
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            raise ValueError("HEIC, an iPhone's format, needs pillow-heif: "
+                             "pip install pillow-heif") from None
+        register_heif_opener()
+    return Image.open(io.BytesIO(file))
 
 
 def _check_size(width, height):
@@ -1523,7 +1541,7 @@ def _ink_of(gray):
     grain = np.abs(gray - ndimage.uniform_filter(gray, 3))
     blur = np.clip(30 * grain.mean(), min(1, side / 300), side / 100)
     gray = ndimage.gaussian_filter(gray, blur)
-    step = -(-side // 80)               # paper varies slowly: a coarse grid
+    step = -(-side // 160)              # paper varies slowly: a coarse grid
     coarse = np.asarray(Image.fromarray(gray).reduce(step))
     local = coarse - ndimage.gaussian_filter(coarse, side / step / 5)
     light_ink = (local ** 3).sum() > 0  # few light pixels on much dark
@@ -1532,12 +1550,15 @@ def _ink_of(gray):
     # The lightest and then the darkest gray in a window wider than any
     # stroke is the paper without its strokes (a closing); on a slope it
     # fails at the border, so a plane is taken off before.
-    rows, columns = np.indices(coarse.shape, np.float32)
-    terms = np.stack([rows, columns, rows ** 0], axis=2)
-    plane = terms @ np.linalg.lstsq(terms.reshape(-1, 3), coarse.ravel())[0]
+    far = [max(1, n // 8) for n in coarse.shape]
+    slope = [np.median(coarse[far[0]:] - coarse[:-far[0]]) / far[0],
+             np.median(coarse[:, far[1]:] - coarse[:, :-far[1]]) / far[1]]
+    plane = np.tensordot(slope, np.indices(coarse.shape), 1)
     paper = ndimage.grey_closing(coarse - plane,
                                  (int(0.4 * side / step),) * 2)
-    paper = Image.fromarray(plane + ndimage.gaussian_filter(paper, 2))
+    # Half a shadow's edge must not look like ink: rather the darker side.
+    paper = plane + ndimage.gaussian_filter(ndimage.grey_erosion(paper, 3), 1)
+    paper = Image.fromarray(paper.astype(np.float32))
     paper = np.asarray(paper.resize(gray.shape[::-1], Image.BILINEAR))
     # Ink absorbs a share of the light: where it is darker, so is the ink.
     light = 0.5 + np.clip(1 - paper if light_ink else paper, 0, 1)
@@ -1550,42 +1571,155 @@ def _digit_mask(ink):
     Returns them as a mask, and the ink at their edges. Raises ValueError if
     nothing stands out from the paper's noise.
     """
-    middle = np.median(ink)
-    noise = 1.4826 * np.median(np.abs(ink - middle))
+    low, high = np.quantile(ink[::2, ::2], (0.1, 0.3))    # paper, not ink
+    noise = 1.32 * (high - low)         # of a normal distribution
+    middle = high + 0.52 * noise
     floor = middle + max(4 * noise, 0.15 * (ink.max() - middle))
-    if ink.max() <= middle + 6 * noise:
+    if ink.max() <= max(0.05, middle + 6 * noise):
         raise ValueError("no digit found: nothing stands out from the "
                          "paper; use a darker pen or more light")
-    eight = np.ones((3, 3))             # pixels touch at corners, too
-    labels, count = ndimage.label(ink > floor, eight)
-    size = _extents(labels)
-    edges = [labels[0], labels[-1], labels[:, 0], labels[:, -1]]
-    along = np.bincount(np.concatenate(edges), minlength=count + 1)[1:]
-    along = along > 0.5 * size
+    ink = np.where(_ruled_lines(ink > floor), 0, ink)
+    labels, count = ndimage.label(ink > floor, _EIGHT)
+    size = _extents(labels).max(axis=0)
+    along = np.bincount(_border(labels), minlength=count + 1)[1:] > 0.5 * size
     if size[~along].max(initial=0) >= 0.1 * size.max():
-        ink = np.where(np.isin(labels, 1 + np.flatnonzero(along)), 0, ink)
+        ink = np.where(np.append(False, along)[labels], 0, ink)
     level = max(floor, (middle + np.median(ink[ink > floor])) / 2)
-    labels, count = ndimage.label(ink > level, eight)
-    area = np.bincount(labels.ravel())[1:]
-    group = labels == 1 + (area * _extents(labels)).argmax()
-    while True:
-        box, = ndimage.find_objects(group.astype(int))
-        reach = 0.25 * (max(s.stop - s.start for s in box) - 1) + 1
-        around = tuple(slice(max(0, s.start - math.ceil(reach)),
-                             s.stop + math.ceil(reach)) for s in box)
-        near = ndimage.distance_transform_edt(~group[around]) < reach
-        near = np.setdiff1d(labels[around][near], 0) - 1
-        near = near[area[near] > 0.015 * area[near].sum()]
-        grown = group | np.isin(labels, near + 1)
-        if (grown == group).all():
-            return group, level
-        group = grown
+    return _digit_among(ndimage.label(ink > level, _EIGHT)[0]), level
+
+
+def _digit_among(labels):
+    """Return the mask of one digit among labeled strokes and specks.
+
+    The parts of a digit are less than a quarter of its height apart, and tall
+    parts, which may be digits themselves, less than 0.2 of it. Raises
+    ValueError if whole ones are left over.
+    """
+    area, (high, wide) = np.bincount(labels.ravel())[1:], _extents(labels)
+    numbers = np.arange(1, len(area) + 1)
+    parts = area > 0.015 * area.max()
+    group = numbers == 1 + (area * np.maximum(high, wide)).argmax()
+    whole = ~np.isin(numbers, _border(labels))  # not cut off by the border
+    whole |= not whole[group].any()
+    near = group
+    while near.any():
+        group = group | near
+        digit, rest = np.append(False, group)[labels], parts & ~group
+        if not rest.any():
+            break
+        height = max(wide[group].max(), np.ptp(np.nonzero(digit)[0]) + 1)
+        gap = ndimage.minimum(ndimage.distance_transform_edt(~digit), labels,
+                              numbers)
+        tall = high > 0.5 * height
+        near = rest & (gap < np.where(tall, 0.2, 0.25) * height + 1)
+    else:
+        if (rest & tall & whole).any():
+            raise ValueError(f"{1 + (rest & tall & whole).sum()} digits "
+                             "found; crop the image to one of them")
+    return digit
+
+
+def _border(labels):
+    """Return the labels along the four edges of an image."""
+    return np.concatenate([labels[0], labels[-1], labels[:, 0],
+                           labels[:, -1]])
 
 
 def _extents(labels):
-    """Return the longer side of each labeled region's box, in pixels."""
-    return np.array([max(s.stop - s.start for s in box)
-                     for box in ndimage.find_objects(labels)])
+    """Return heights and widths of labeled regions, shape (2, N)."""
+    return np.array([[s.stop - s.start for s in box] for box
+                     in ndimage.find_objects(labels)], int).reshape(-1, 2).T
+
+
+def _ruled_lines(mask):
+    """Find the pixels of frames, rules and squared paper in a mask of ink.
+
+    Such a line is thin, straight, level or upright within 6 degrees, and ends
+    at the image's border or in a corner with another. Where a stroke crosses
+    it, the pixels belong to the stroke. If no digit were left, none is found.
+    """
+    size = _extents(ndimage.label(mask, _EIGHT)[0]).max()
+    lines = [(turned, *line) for turned in (False, True)
+             for line in _straight_lines(mask.T if turned else mask, size)]
+
+    def is_held(line):
+        turned, x, y, *_ = line     # many lines may end at any border
+        width, height = mask.shape[::1 if turned else -1]
+        return all(min(end, width - 1 - end) < size / 25
+                   or (len(lines) > 3 and min(at, height - 1 - at) < size / 25)
+                   or any(np.hypot(other[1] - at, other[2] - end)[
+                       [0, -1]].min() < size / 12
+                       for other in lines if other[0] != turned)
+                   for end, at in ((x[0], y[0]), (x[-1], y[-1])))
+
+    count = -1
+    while count != len(lines):
+        count, lines = len(lines), [line for line in lines if is_held(line)]
+    found, *covered = np.zeros((3, *mask.shape), bool)
+    for turned, x, y, half, free in lines:
+        band = np.clip(y + np.arange(-half, half + 1)[:, None], 0,
+                       mask.shape[turned] - 1)
+        clear, cover = ((found.T, covered[1].T) if turned
+                        else (found, covered[0]))
+        clear[band[:, free], x[free]] = cover[band, x] = True
+    found |= covered[0] & covered[1]        # where lines cross
+    if not lines or not (mask & ~found).any():
+        return np.zeros_like(mask)
+    # The bar of a digit that fills the image is no line: what else is left
+    # touches the border, too.
+    rest, _ = ndimage.label(mask & ~found, _EIGHT)
+    size_left = _extents(rest).max(axis=0)
+    largest = 1 + (np.bincount(rest.ravel())[1:] * size_left).argmax()
+    sides = sum(largest in side[:1 + int(size / 50)] for side in (
+        rest, rest[::-1], rest.T, rest.T[::-1]))
+    return found & (size_left.max() > size / 12
+                    and (sides < 2 or len(lines) > 2))
+
+
+def _straight_lines(mask, size):
+    """Yield the thin, nearly level lines of a mask, of 0.3 size or longer.
+
+    Each is given by columns, its row in each, half its width with a margin,
+    and the columns in which no stroke crosses it.
+    """
+    from skimage.morphology import skeletonize
+
+    step = -(-max(mask.shape) // 200)
+    small = Image.fromarray(np.uint8(255) * mask).reduce(step)
+    runs = ndimage.maximum_filter1d(skeletonize(np.asarray(small) > 0), 3,
+                                    axis=0)
+    for share, change in ((0.04, ndimage.grey_opening),
+                          (0.1, ndimage.grey_closing),
+                          (0.2, ndimage.grey_opening)):
+        runs = change(runs, (1, 2 + int(share * size / step)))
+    most = size // 14 + 1                   # of pixels, across a line
+    labels, _ = ndimage.label(runs, _EIGHT)
+    for i, box in enumerate(ndimage.find_objects(labels), start=1):
+        if step * (box[1].stop - box[1].start) < max(8, 0.3 * size):
+            continue
+        rows, columns = step * np.argwhere(labels == i).T + step // 2
+        middle, half = int(np.median(columns)), most + step
+        for _ in range(3):      # from these pixels to the whole line
+            x = np.arange(mask.shape[1])
+            y = np.rint(np.polyval(np.polyfit(columns, rows, 1), x))
+            band = y.astype(int) + np.arange(-half, half + 1)[:, None]
+            ink = (mask[band.clip(0, len(mask) - 1), x]
+                   & (band >= 0) & (band < len(mask)))
+            inked = ndimage.binary_closing(np.pad(
+                ink.any(axis=0), most), np.ones(most))[most:-most]
+            gaps = np.flatnonzero(~inked)
+            x = x[gaps[gaps < middle].max(initial=-1) + 1:
+                  gaps[gaps > middle].min(initial=len(x))]
+            ink, band = ink[:, x], band[:, x]
+            across = ink.sum(axis=0)
+            width = np.median(across[across > 0]) if ink.any() else np.inf
+            used = (across > 0) & (across <= 1.5 * width + 1)
+            if width > most or used.sum() < 2:
+                break
+            rows = (ink * band).sum(axis=0)[used] / across[used]
+            columns, half = x[used], int(width / 2) + step // 2 + 2
+        else:
+            yield x, band[half], half - 1, ~ink[0] & ~ink[-1]
 
 
 def _cut_out(ink, mask, level):
@@ -1648,15 +1782,16 @@ def digit_steps(image):
 def prepare_digit(image):
     """Make a photo, scan or drawing of one digit look like MNIST.
 
-    The paper's light is subtracted, specks and marks along the border are
-    dropped, strokes get MNIST's width, the digit fits in 20 x 20 pixels, and
-    its center of mass is at pixel (14, 14) of 28 x 28, as in MNIST's files.
+    The paper's light is subtracted; frames, rules, squares, specks and marks
+    along the border are dropped; strokes get MNIST's width; the digit fits in
+    20 x 20 pixels, and its center of mass is at pixel (14, 14) of 28 x 28, as
+    in MNIST's files.
 
     Parameters
     ----------
-    image : str, os.PathLike, PIL.Image.Image or array_like
-        A file, an image, or an array of shape (H, W) or (H, W, 1 to 4), of
-        any polarity, scale and size from 20 pixels to 50 megapixels.
+    image : str, os.PathLike, bytes, PIL.Image.Image or array_like
+        A file or its content, an image, or an array of shape (H, W) or (H, W,
+        1 to 4), of any polarity and scale, from 20 pixels to 50 megapixels.
 
     Returns
     -------
@@ -1665,8 +1800,8 @@ def prepare_digit(image):
     Raises
     ------
     ValueError
-        If the image can't be read, is too small, too large or blank, or no
-        digit stands out in it; the message says what would do.
+        If the image can't be read, is too small, too large or blank, or has
+        no digit that stands out, or several; the message says what would do.
 
     References
     ----------
@@ -1676,12 +1811,54 @@ def prepare_digit(image):
     return digit_steps(image)["MNIST"].reshape(784)
 
 
-def read_photos(model, X, seed, damages):
+def known_digits(X, y):
+    """Learn what digits look like: each class's mean and main directions.
+
+    For images X, shape (N, 784), and labels y, returns (10, 784) and the 40
+    first principal components of each class, (10, 784, 40).
+    """
+    classes = [X[y == k] for k in range(10)]
+    means = np.array([images.mean(axis=0) for images in classes])
+    start = np.random.default_rng(0).standard_normal((784, 40), np.float32)
+    components = [start] * 10
+    for k, images in enumerate(classes):
+        spread = np.cov(images.T, dtype=np.float32)
+        with single_thread():
+            for _ in range(10):     # subspace iteration: no need of all 784
+                components[k] = np.linalg.qr(spread @ components[k])[0]
+    return means, np.array(components)
+
+
+def read_digits(model, X, known):
+    """Return probabilities, (N, 10), for prepared digits, (N, 784).
+
+    They are means over the digit and 12 small distortions of it. The less
+    a digit looks like the `known_digits`, the nearer they are to 0.1 each:
+    what matters is the share of its length that its class's principal
+    components leave unexplained.
+    """
+    rng = np.random.default_rng(0)
+    copies = [X] + [distort(X, rng, 0.5) for _ in range(12)]
+    probs = np.mean([model.predict_proba(copy) for copy in copies], axis=0)
+    best = probs.argmax(axis=1)
+    means, components = known
+    left = np.empty(len(X))
+    for k in range(10):
+        off = X[best == k] - means[k]
+        left[best == k] = (off ** 2).sum(axis=1) - (
+            (off @ components[k]) ** 2).sum(axis=1)
+    share = np.sqrt(np.maximum(left, 0)
+                    / np.maximum((X ** 2).sum(axis=1), 1e-9))
+    weight = np.minimum(1, _FAMILIAR / np.maximum(share, 1e-9))[:, None] ** 4
+    return weight * probs + (1 - weight) * 0.1
+
+
+def read_photos(model, X, seed, damages, known):
     """Photograph digits, shape (N, 784), and read the photos again.
 
-    Returns two arrays of probabilities, (N, 10): after prepare_digit, and
-    after resizing and inverting alone. A photo in which no digit is found
-    counts as "all alike".
+    Returns two arrays of probabilities, (N, 10): of `read_digits` after
+    prepare_digit, and after resizing and inverting alone. A photo that is
+    refused counts as "all alike".
     """
     rng = np.random.default_rng(seed)
     ready, naive = [], []
@@ -1692,9 +1869,8 @@ def read_photos(model, X, seed, damages):
             ready.append(prepare_digit(photo))
         except ValueError:
             ready.append(np.zeros(784, np.float32))
-    blank = ~np.any(ready, axis=1, keepdims=True)
-    probs = model.predict_proba(np.array(ready))
-    return np.where(blank, 0.1, probs), model.predict_proba(np.array(naive))
+    return (read_digits(model, np.array(ready), known),
+            model.predict_proba(np.array(naive)))
 
 
 def confidence_needed(probs, y, target=99.0):
@@ -2045,19 +2221,30 @@ def _draw_pad(probs, needed, X):
 
 DAMAGES = ("light gradient", "low contrast", "blur", "noise", "JPEG", "thin",
            "thick", "specks", "border marks", "broken strokes")
+SCENES = ("frame", "rules", "squares", "hard shadow", "one-pixel line",
+          "neighbor")
 
 
 def photograph(digit, rng, damages=()):
     """Make a photo of a digit, 784 values, at a random size and place.
 
-    `damages` are kinds out of DAMAGES, or "mixed": each with probability 0.4;
-    none give a clean re-rendering. Returns uint8 of shape (H, W), light on
-    dark or dark on light, with equal chances.
+    `damages` are kinds out of DAMAGES and SCENES, or "mixed": each of DAMAGES
+    with probability 0.4; none give a clean re-rendering. A neighbor is the
+    same digit again. Returns uint8 of shape (H, W), light on dark or dark on
+    light, with equal chances.
     """
     if "mixed" in damages:
         damages = [kind for kind in DAMAGES if rng.random() < 0.4]
     size = int(rng.integers(56, 400))           # of MNIST's 28 x 28 pixels
-    ink = _on_paper(_strokes_of(digit, size, damages, rng), rng)
+    strokes = _strokes_of(digit, size, damages, rng)
+    if "neighbor" in damages:
+        used = np.flatnonzero(strokes.max(axis=0) > 0.5)
+        strokes = strokes[:, used[0]:used[-1] + 1]
+        gap = np.zeros((size, int(size * rng.uniform(0.12, 0.5))))
+        strokes = np.hstack([strokes, gap, strokes])
+    ink = _on_paper(strokes, rng)
+    for kind in set(damages) & {"frame", "rules", "squares"}:
+        ink = np.maximum(ink, _printed_lines(ink, kind, rng))
     if "specks" in damages:
         ink = np.maximum(ink, _specks(ink.shape, size, rng))
     if "border marks" in damages:
@@ -2073,6 +2260,14 @@ def photograph(digit, rng, damages=()):
         slope = rows * np.sin(angle) + columns * np.cos(angle)
         slope = (slope - slope.min()) / np.ptp(slope)
         photo = photo * (1 - rng.uniform(0.3, 0.7) * slope)
+    if "hard shadow" in damages:
+        rows, columns = np.indices(photo.shape) - 0.5 * np.reshape(
+            photo.shape, (2, 1, 1))
+        angle = rng.uniform(0, 2 * np.pi)
+        edge = (rows * np.sin(angle) + columns * np.cos(angle)
+                > size * rng.uniform(-0.4, 0.4))
+        photo = photo * (1 - rng.uniform(0.3, 0.6) * ndimage.gaussian_filter(
+            edge.astype(float), size / 28 * rng.uniform(0, 0.3)))
     if "blur" in damages:
         photo = ndimage.gaussian_filter(photo,
                                         size / 28 * rng.uniform(0.2, 0.6))
@@ -2095,6 +2290,8 @@ def _strokes_of(digit, size, damages, rng):
     image = Image.fromarray(np.reshape(digit, (28, 28)).astype(np.float32))
     strokes = np.asarray(image.resize((size, size), Image.BICUBIC))
     strokes = np.clip((strokes - 0.5) * max(1, pixel / 3) + 0.5, 0, 1)
+    if "one-pixel line" in damages:
+        return skeletonize(strokes > 0.5).astype(float)
     if "thin" in damages:       # but never through a stroke's middle line
         step = 2 * int(pixel * rng.uniform(0.2, 0.6)) + 1
         line = ndimage.grey_dilation(
@@ -2118,13 +2315,38 @@ def _strokes_of(digit, size, damages, rng):
 
 
 def _on_paper(strokes, rng):
-    """Put strokes, shape (n, n), somewhere on a sheet, up to 2.5 n wide."""
-    size = len(strokes)
-    height, width = (size * rng.uniform(1, 2.5, 2)).astype(int)
-    top, left = rng.integers([height - size + 1, width - size + 1])
-    ink = np.zeros((height, width))
-    ink[top:top + size, left:left + size] = strokes
+    """Put strokes somewhere on a sheet, up to 2.5 times as high and wide."""
+    height, width = strokes.shape
+    ink = np.zeros((strokes.shape * rng.uniform(1, 2.5, 2)).astype(int))
+    top, left = rng.integers(np.subtract(ink.shape, strokes.shape) + 1)
+    ink[top:top + height, left:left + width] = strokes
     return ink
+
+
+def _printed_lines(ink, kind, rng):
+    """Draw a frame around the digit on a sheet, or rules or squares on all.
+
+    They are turned by up to 3 degrees, and up to a digit's 20th wide.
+    """
+    used = np.argwhere(ink > 0.5)
+    low, high = used.min(axis=0), used.max(axis=0)
+    size = (high - low).max() + 1
+    width = max(1, size * rng.uniform(0.015, 0.05))
+    angle = np.radians(rng.uniform(-3, 3))
+    turn = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    middle = ((low + high) / 2)[:, None, None]
+    place = np.tensordot(turn, np.indices(ink.shape) - middle, 1)
+    if kind == "frame":     # may touch the digit, or lie beyond the sheet
+        reach = (high - low + 1)[:, None, None] / 2
+        sides = size * rng.uniform(0, 0.5, (2, 2, 1, 1)) + reach
+        inner = ((place > -sides[0]) & (place < sides[1])).all(axis=0)
+        outer = ((place > -sides[0] - width)
+                 & (place < sides[1] + width)).all(axis=0)
+        return rng.uniform(0.5, 1) * (outer & ~inner)
+    lines = (place + size * rng.random((2, 1, 1))) % (
+        size * rng.uniform(0.3, 1)) < width
+    return rng.uniform(0.3, 1) * (lines[0] if kind == "rules"
+                                  else lines.any(axis=0))
 
 
 def _specks(shape, size, rng):
