@@ -523,8 +523,8 @@ def pictures_without_digit(rng):
 def test_pictures_without_digit_are_not_read(nb, mnist, rng):
     data = mnist.subset(20_000, 1)
     model = nb.MLP(nb.SIZES, "relu", 0)
-    nb.train_adam(model, data, 5, 128, 0.003, scheduled=True,
-                  distortion=(1.5, 0.5))
+    nb.train_distorted(model, data, 5, 128, 0.003, 0, None,
+                       distortion=(1.5, 0.5))
     known = known_digits(data.X_train, data.y_train)
 
     def sure(X):
