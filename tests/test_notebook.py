@@ -9,6 +9,7 @@ import sys
 import types
 from zipfile import ZipFile
 
+import nbformat.v4 as v4
 import pytest
 
 import checks
@@ -77,22 +78,24 @@ def setup_cell():
 def test_without_helpers_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "google.colab", None)
-    with pytest.raises(FileNotFoundError, match=r"Put helpers\.py into"):
+    with pytest.raises(FileNotFoundError, match=r"Put helpers\.py beside"):
         exec(setup_cell(), {})
 
 
 HELPERS = (ROOT / "helpers.py").read_bytes()
 
 
-# The user of Colab uploads helpers.py itself, or a zip of these files.
+# The user of Colab uploads helpers.py itself, maybe a second download, or a
+# zip of these files.
 @pytest.mark.parametrize("names", [
-    [], ["helpers.py"], ["PA1/README.md", "PA1/helpers.py"],
-    ["__MACOSX/PA1/._helpers.py", "PA1/helpers.py"]])
+    "helpers.py", "helpers (1).py", ["helpers.py"],
+    ["PA1/tests/checks.py", "PA1/helpers.py"],
+    ["__MACOSX/PA1/._helpers.py", "PA1/helpers.py", "PA1/tests/checks.py"]])
 def test_colab_user_uploads(tmp_path, monkeypatch, names):
     def upload():
-        if not names:
-            (tmp_path / "helpers.py").write_bytes(HELPERS)
-            return {"helpers.py": HELPERS}
+        if isinstance(names, str):
+            (tmp_path / names).write_bytes(HELPERS)
+            return {names: HELPERS}
         path = tmp_path / "PA1_EE00B000 (1).zip"
         with ZipFile(path, "w") as archive:
             for name in names:
@@ -100,12 +103,24 @@ def test_colab_user_uploads(tmp_path, monkeypatch, names):
                 archive.writestr(name, HELPERS if good else b"something else")
         return {path.name: path.read_bytes()}
 
+    on_colab(tmp_path, monkeypatch, upload)
+    exec(setup_cell(), {})
+    assert (tmp_path / "helpers.py").read_bytes() == HELPERS
+    assert (tmp_path / "tests/checks.py").exists() == (
+        "PA1/tests/checks.py" in names)
+
+
+def test_colab_user_cancels(tmp_path, monkeypatch):
+    on_colab(tmp_path, monkeypatch, lambda: {})
+    with pytest.raises(FileNotFoundError, match="run this cell again"):
+        exec(setup_cell(), {})
+
+
+def on_colab(folder, monkeypatch, upload):
     package = types.ModuleType("google.colab")
     package.files = types.SimpleNamespace(upload=upload)
     monkeypatch.setitem(sys.modules, "google.colab", package)
-    monkeypatch.chdir(tmp_path)
-    exec(setup_cell(), {})
-    assert (tmp_path / "helpers.py").read_bytes() == HELPERS
+    monkeypatch.chdir(folder)
 
 
 def test_helpers_already_there(tmp_path, monkeypatch):
@@ -127,6 +142,8 @@ def test_small_run_is_clean_and_obeys_its_parameters(runs):
     assert [row["seeds"] for row in rows[:3]] == ["2"] * 3
     text = " ".join(checks.shown_texts(notebook))
     assert "(640, 784)" in text and "(200, 784)" in text
+    # A page that is loaded again has lost the updates of the first cell.
+    assert "<strong>Abstract.</strong>" in v4.writes(notebook)
 
 
 def test_small_run_leaves_the_recognizer(runs, nb, mnist):
