@@ -1,7 +1,11 @@
 """The checks, the grader's comparison and the packing can say no."""
 
 import hashlib
+import json
+import os
+import subprocess
 import sys
+import types
 from zipfile import ZipFile
 
 import nbformat.v4 as v4
@@ -40,7 +44,7 @@ def notebook_of(**changes):
             for text in texts], metadata=metadata)
 
     counts = iter(range(1, 9))
-    sections = "\n".join(f"## {number} {name}" for number, name
+    sections = "\n\n".join(f"## {number} {name}" for number, name
                          in enumerate(checks.SECTIONS))
     return v4.new_notebook(metadata=dict(
         accelerator="GPU", colab={"toc_visible": True}, kernelspec=dict(
@@ -48,7 +52,7 @@ def notebook_of(**changes):
         v4.new_markdown_cell("# Digits\n\nName"),
         code("# @title Results\nshow()", "**Abstract.** Best: 99.35 %.",
              table(changes), **HIDDEN | dict(tags=["headline", "hide-input"])),
-        v4.new_markdown_cell("See Figure 1, Section 1.\n" + sections),
+        v4.new_markdown_cell("See Figure 1, Section 1.\n\n" + sections),
         code("a = 1", tags=["parameters"]),
         code("SIZE = 1", tags=["definitions"]),
         code("# @title Figure 1\nlines = draw()", "**Figure 1.** Losses.",
@@ -250,3 +254,37 @@ def test_hand_in_refuses(folder, monkeypatch, capsys, roll, words, spoil):
     monkeypatch.setattr(sys, "argv", ["", roll, "--folder", str(folder)])
     assert hand_in.main() == 1 and words in capsys.readouterr().err
     assert not list(folder.glob("*.zip"))
+
+
+def test_hand_in_from_colab(tmp_path, monkeypatch, capsys):
+    notebook, downloads = notebook_of(), []
+    notebook.cells[3].metadata["executionInfo"] = dict(
+        user=dict(displayName="A Student", userId="1"))
+    notebook.cells.append(v4.new_code_cell("%run tests/hand_in.py E1"))
+    package = types.ModuleType("google.colab")
+    package._message = types.SimpleNamespace(
+        blocking_request=lambda kind, timeout_sec: {
+            "ipynb": json.loads(v4.writes(notebook))})
+    package.files = types.SimpleNamespace(download=downloads.append)
+    monkeypatch.setitem(sys.modules, "google.colab", package)
+    for name in hand_in.OTHERS:
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(sys, "argv", ["", "E1", "--folder", str(tmp_path)])
+    assert hand_in.main() == 0, capsys.readouterr().err
+    assert downloads == [str(tmp_path / "PA1_E1.zip")]
+    with ZipFile(downloads[0]) as archive:
+        packed = archive.read("PA1_E1.ipynb").decode()
+        assert "A Student" not in packed and "hand_in.py" not in packed
+
+
+def test_a_console_without_greek_letters(tmp_path):
+    folder = tmp_path / "Jürgens Übung 1"
+    folder.mkdir()
+    notebook = notebook_of()
+    notebook.cells[3].outputs = [v4.new_output("error", ename="α",
+                                               evalue="± W₁")]
+    write(folder / "a.ipynb", notebook)
+    ended = subprocess.run(
+        [sys.executable, checks.__file__, "a.ipynb"], cwd=folder,
+        capture_output=True, env=os.environ | dict(PYTHONIOENCODING="cp1252"))
+    assert "error ?: ± W?" in ended.stdout.decode("cp1252")
