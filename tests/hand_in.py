@@ -18,9 +18,10 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import nbformat
+from IPython import get_ipython
 
 import checks
-from definitions import ROOT
+from definitions import ROOT, tagged
 
 OTHERS = ("helpers.py", "requirements.txt", "README.md")
 
@@ -68,6 +69,11 @@ def fetch_from_colab(folder):
                       if "run tests/hand_in.py" not in cell.source]
     for cell in notebook.cells:         # who ran it, on which account
         cell.metadata.pop("executionInfo", None)
+    # A page that was loaded again during the run has lost these updates.
+    front = get_ipython().user_ns.get("front", {})
+    for cell in tagged(notebook, "headline"):
+        for output, text in zip(cell.outputs, front.values()):
+            output.data["text/markdown"] = text
     path = Path(folder, "PA1_RollNumber.ipynb")
     nbformat.write(notebook, path)
     made = subprocess.run(
