@@ -136,8 +136,10 @@ def test_ten_lines_of_progress_where_nobody_looks_on(monkeypatch, capsys,
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 sys.path.insert(0, {root!r})
+# A shell starts background jobs with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import numpy as np
 import helpers
 images = helpers._as_memory_map(np.ones(1_000_000))
