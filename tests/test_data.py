@@ -1,7 +1,11 @@
 """MNIST arrives whole, or an error says what to do."""
 
 import gc
+import gzip
 import hashlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -29,7 +33,7 @@ def test_real_data_is_the_files_divided_by_255(mnist):
 def files(monkeypatch, rng):
     """Return small raw files by name; their MD5 sums count as right."""
     sizes = (16 + 784 * 20, 8 + 20, 16 + 784 * 6, 8 + 6)
-    content = {name: rng.bytes(size)
+    content = {name: b"\0\0" + rng.bytes(size - 2)
                for name, size in zip(helpers.MNIST_MD5, sizes)}
     monkeypatch.setattr(helpers, "MNIST_MD5", {
         name: hashlib.md5(c).hexdigest() for name, c in content.items()})
@@ -86,6 +90,32 @@ def test_good_files_are_used_where_they_are(tmp_path, files, ways, place):
         root.mkdir()
         (root / "MNIST").symlink_to(tmp_path / "target" / "MNIST")
     assert_is(helpers.load_mnist(str(root)), files)
+
+
+@pytest.mark.parametrize("rename, pack", [
+    (lambda name: f"{name}.gz", gzip.compress),
+    (lambda name: name.replace("-idx", ".idx"), bytes),
+    (lambda name: f"download/{name[:9]} (1).bin", bytes)])
+def test_good_files_are_known_by_their_content(tmp_path, files, ways, rename,
+                                               pack):
+    for name, content in files.items():
+        path = tmp_path / "a" / rename(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pack(content))
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content)[:-9])
+    assert_is(helpers.load_mnist(tmp_path), files)
+
+
+def test_a_file_that_another_program_holds(tmp_path, files, ways, monkeypatch):
+    def locked(path, *mode):
+        if "locked" in str(path):
+            raise PermissionError(13, "used by another process", str(path))
+        return open(path, *mode)
+
+    monkeypatch.setattr(helpers, "open", locked, raising=False)
+    for folder in ("a locked one", "b"):
+        write(tmp_path / folder, files)
+    assert_is(helpers.load_mnist(tmp_path), files)
 
 
 @pytest.mark.parametrize("first", ["works", "raises", "gives a page"])
@@ -190,3 +220,15 @@ def test_images_in_shared_memory_leave_no_file_behind(tmp_path, monkeypatch):
     del images
     gc.collect()
     assert not any(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(helpers.tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for owner in (ended.pid, os.getpid(), "nobody"):
+        (tmp_path / f"mnist-{owner}-x.npy").touch()
+    images = helpers._as_memory_map(np.ones(3))
+    assert len(left_behind(tmp_path)) == 3      # with that of the images
+    assert not (tmp_path / f"mnist-{ended.pid}-x.npy").exists()
+    del images

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from zipfile import ZipFile
 
+import nbformat.v4 as v4
 import pytest
 
 import checks
@@ -196,7 +197,7 @@ def fetch(committed, tmp_path, monkeypatch):
 
 
 def test_without_helpers_the_error_says_what_to_do(fetch):
-    with pytest.raises(FileNotFoundError, match=r"Put helpers\.py into"):
+    with pytest.raises(FileNotFoundError, match=r"Put helpers\.py beside"):
         fetch(None)
 
 
@@ -205,17 +206,30 @@ def test_helpers_that_are_there_stay(fetch):
     assert fetch(None) == "mine"
 
 
-@pytest.mark.parametrize("others", [
-    [], ["PA1/README.md"], ["__MACOSX/PA1/._helpers.py"]])
-def test_colab_user_uploads_the_zip(fetch, others):
+# The user of Colab uploads helpers.py itself, maybe a second download, or a
+# zip of these files.
+@pytest.mark.parametrize("names", [
+    "helpers.py", "helpers (1).py", ["helpers.py"],
+    ["PA1/tests/checks.py", "PA1/helpers.py"],
+    ["__MACOSX/PA1/._helpers.py", "PA1/helpers.py", "PA1/tests/checks.py"]])
+def test_colab_user_uploads(fetch, names):
     def upload():
+        if isinstance(names, str):
+            Path(names).write_text("good")
+            return [names]
         with ZipFile("PA1_EE00B000 (1).zip", "w") as archive:
-            for name in others:
-                archive.writestr(name, "something else")
-            archive.writestr("PA1/helpers.py", "good")
+            for name in names:
+                archive.writestr(name, "good" if name.endswith("/helpers.py")
+                                 or name == "helpers.py" else "other")
         return [archive.filename]
 
     assert fetch(upload) == "good"
+    assert Path("tests/checks.py").exists() == ("PA1/tests/checks.py" in names)
+
+
+def test_colab_user_cancels(fetch):
+    with pytest.raises(FileNotFoundError, match="run this cell again"):
+        fetch(list)
 
 
 # --------------------------------------------------------------- small runs
@@ -229,6 +243,8 @@ def test_small_run_is_clean_and_obeys_its_parameters(runs):
     assert [row["seeds"] for row in rows[:3]] == ["2"] * 3
     text = " ".join(checks.shown_texts(notebook))
     assert "(640, 784)" in text and "(200, 784)" in text
+    # A page that is loaded again has lost the updates of the first cell.
+    assert "<strong>Abstract.</strong>" in v4.writes(notebook)
 
 
 def test_small_run_leaves_the_recognizer(runs, nb, mnist):

@@ -1,8 +1,12 @@
 """The checks, the grader's comparison and the packing can say no."""
 
+import json
+import os
 import re
 import shutil
+import subprocess
 import sys
+import types
 from zipfile import ZipFile
 
 import nbformat.v4 as v4
@@ -203,3 +207,42 @@ def test_hand_in_refuses(folder, monkeypatch, capsys, roll, words, spoil):
     monkeypatch.setattr(sys, "argv", ["", roll, "--folder", str(folder)])
     assert hand_in.main() == 1 and words in capsys.readouterr().err
     assert not list(folder.glob("*.zip"))
+
+
+def test_hand_in_from_colab(tmp_path, monkeypatch, capsys):
+    notebook, downloads = notebook_of(), []
+    notebook.cells[3].metadata["executionInfo"] = dict(
+        user=dict(displayName="A Student", userId="1"))
+    notebook.cells.append(v4.new_code_cell("%run tests/hand_in.py E1"))
+    front = {output.data["text/markdown"]: output.update(
+        data={"text/markdown": "*The last section puts its summary here.*"})
+        for output in notebook.cells[HEADLINE].outputs}
+    monkeypatch.setattr(hand_in, "get_ipython", lambda: types.SimpleNamespace(
+        user_ns={"front": dict(enumerate(front))}))
+    package = types.ModuleType("google.colab")
+    package._message = types.SimpleNamespace(
+        blocking_request=lambda kind, timeout_sec: {
+            "ipynb": json.loads(v4.writes(notebook))})
+    package.files = types.SimpleNamespace(download=downloads.append)
+    monkeypatch.setitem(sys.modules, "google.colab", package)
+    for name in hand_in.OTHERS:
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(sys, "argv", ["", "E1", "--folder", str(tmp_path)])
+    assert hand_in.main() == 0, capsys.readouterr().err
+    assert downloads == [str(tmp_path / "PA1_E1.zip")]
+    with ZipFile(downloads[0]) as archive:
+        packed = archive.read("PA1_E1.ipynb").decode()
+        assert "A Student" not in packed and "hand_in.py" not in packed
+
+
+def test_a_console_without_greek_letters(tmp_path):
+    folder = tmp_path / "Jürgens Übung 1"
+    folder.mkdir()
+    notebook = notebook_of()
+    notebook.cells[3].outputs = [v4.new_output("error", ename="α",
+                                               evalue="± W₁")]
+    write(folder / "a.ipynb", notebook)
+    ended = subprocess.run(
+        [sys.executable, checks.__file__, "a.ipynb"], cwd=folder,
+        capture_output=True, env=os.environ | dict(PYTHONIOENCODING="cp1252"))
+    assert "error ?: ± W?" in ended.stdout.decode("cp1252")
