@@ -192,7 +192,7 @@ def test_parts_of_the_data(data):
 
 @pytest.mark.parametrize("method, counts", [
     *[("subset", counts) for counts in (
-        (0, 5), (131, 5), (-1, 5), (5, 0), (5, 51))],
+        (0, 5), (131, 5), (-1, 5), (5, 0), (5, 1101))],
     *[("validation_split", [count]) for count in (0, -1, 130, 131)]])
 def test_out_of_bounds(data, method, counts):
     with pytest.raises(ValueError, match="num_.* must be between 1 and"):
