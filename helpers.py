@@ -11,11 +11,12 @@ By part, with the names that the notebook uses:
     experiments   History, Recorder, Run, Runs, Results, register,
                   run_parallel, single_thread, interleave, matrix_products
     distortions   distort, distorted_batches
-    metrics       compare, accuracy_interval, calibration_error
-    text          comment, fill_in, show_table, table_markdown, headline_row,
-                  show_again
-    figures       show_figure, show_model, plot_curves, draw_*, digit_grid,
-                  set_style, plain_log_axis, color_of
+    metrics       compare, compare_all, accuracy_interval, f1_scores,
+                  calibration_error
+    text          comment, fill_in, finding, show_table, table_markdown,
+                  headline_row, show_again
+    figures       show_figure, show_models, plot_curves, label_curves, draw_*,
+                  digit_grid, set_style, plain_log_axis, color_of
     this run      describe_machine
     photos        prepare_digit, digit_steps, known_digits, read_digits,
                   read_photos, confidence_needed
@@ -660,6 +661,11 @@ class Run:
         return self.loss - self.penalty
 
     @property
+    def train_cross_entropy(self):
+        """Loss of the training images, without penalty."""
+        return self.train_loss - self.penalty
+
+    @property
     def gap(self):
         """Train accuracy minus held-out accuracy, in points."""
         return self.train_accuracy - self.accuracy
@@ -763,6 +769,24 @@ class Runs:
     def top_epoch(self):
         """Epochs until the held-out accuracy is highest."""
         return self._epochs(np.argmax(self.curve("held_out_accuracy")))
+
+    @property
+    def top_accuracy(self):
+        """Highest value of the held-out accuracy."""
+        return float(self.curve("held_out_accuracy").max(initial=0))
+
+    def stopped(self, epoch):
+        """Return these runs as their curves were nearest to an epoch.
+
+        Of each run only the held-out accuracy and cross-entropy are known;
+        the runs must have no penalty.
+        """
+        at = np.divide(self.first.history.iterations, self.updates_per_epoch)
+        point = int(np.abs(at - epoch).argmin())
+        return Runs(self.settings, [SimpleNamespace(
+            accuracy=run.history.held_out_accuracy[point],
+            cross_entropy=run.history.held_out_loss[point])
+            for run in self.each])
 
     @property
     def fall(self):
@@ -1130,48 +1154,56 @@ def distorted_batches(images, batches, total, seed, strengths, order,
 # ------------------------------------------------------------------ metrics
 
 
-class Comparison(NamedTuple):
-    """How two groups of runs differ in accuracy, first minus second.
+class Difference(Mean):
+    """A mean over paired seeds with its 99.5 % interval, `low` to `high`.
 
-    `points` are those over the seeds that both have. The p-values are
-    two-sided: a paired t-test over the seeds (NaN without spread), and the
-    exact McNemar test over the images, first seed. `shown` says whether both
-    are below 0.05; with a single pair of seeds the second decides alone.
+    The interval is that of Student's t; without two pairs its bounds are
+    NaN. Ten such intervals, a table of five pairs in accuracy and loss, hold
+    together with 95 % confidence (Bonferroni). `shown` says whether 0 lies
+    outside. The format ``.2f`` gives "0.31 (0.12 to 0.50)".
     """
 
-    points: Mean
-    p_seeds: float
-    p_images: float
-    shown: bool
+    def __new__(cls, values):
+        from scipy import stats
 
-    def row(self):
-        """Return the columns of a table."""
-        return {"difference in points": f"{self.points:±.2f}",
-                "paired seeds": len(self.points.values),
-                "p over seeds": _format_p(self.p_seeds),
-                "p over images": _format_p(self.p_images),
-                "shown": "yes" if self.shown else "no"}
+        self = super().__new__(cls, values)
+        self.low = self.high = math.nan
+        if len(values) > 1:
+            reach = stats.t.ppf(0.9975, len(values) - 1) * np.std(
+                values, ddof=1) / math.sqrt(len(values))
+            self.low, self.high = self - reach, self + reach
+        self.shown = bool(self.low > 0 or self.high < 0)
+        return self
+
+    def __format__(self, spec):
+        mean, low, high = (format(float(value), spec)
+                           for value in (self, self.low, self.high))
+        return f"{mean} ({low} to {high})".replace("-", "\u2212")
 
 
-def compare(first, second):
-    """Compare the accuracies of two `Runs`, over the seeds that both have.
+def compare(first, second, quantity="accuracy"):
+    """Return the `Difference` of two `Runs`, over the seeds that both have.
 
-    Q. McNemar, Psychometrika 12 (1947) 153-157.
+    `quantity` is an attribute of their runs, "cross_entropy" for instance.
     """
-    from scipy import stats
-
     others = dict(zip(second.settings["seeds"], second.each))
-    points = np.array([run.accuracy - others[seed].accuracy for seed, run in
-                       zip(first.settings["seeds"], first.each)
-                       if seed in others])
-    p_seeds = float("nan")
-    if len(points) > 1 and np.ptp(points) > 1e-6:
-        p_seeds = float(stats.ttest_1samp(points, 0).pvalue)
-    wrong, other = first.first.wrong, second.first.wrong
-    only = int(np.sum(wrong & ~other)), int(np.sum(other & ~wrong))
-    p_images = float(stats.binomtest(only[0], max(1, sum(only))).pvalue)
-    shown = p_images < 0.05 and (len(points) == 1 or p_seeds < 0.05)
-    return Comparison(Mean(points), p_seeds, p_images, shown)
+    return Difference([
+        getattr(run, quantity) - getattr(others[seed], quantity)
+        for seed, run in zip(first.settings["seeds"], first.each)
+        if seed in others])
+
+
+def compare_all(pairs):
+    """Return a table's rows for pairs, `Runs` or names of the register."""
+    rows = []
+    for name, pair in pairs.items():
+        pair = [_REGISTER[runs] if isinstance(runs, str) else runs
+                for runs in pair]
+        accuracy, loss = compare(*pair), compare(*pair, "cross_entropy")
+        rows.append({"difference": name, "accuracy in points":
+                     f"{accuracy:.2f}", "cross-entropy": f"{loss:.3f}",
+                     "seeds": len(accuracy.values)})
+    return rows
 
 
 def _top_confusions(y, predicted, count):
@@ -1179,6 +1211,14 @@ def _top_confusions(y, predicted, count):
     pairs = sorted((int(t), int(p)) for t, p in zip(y, predicted) if t != p)
     return [(*pair, number)
             for pair, number in Counter(pairs).most_common(count)]
+
+
+def f1_scores(run):
+    """Return the F1 of each digit, in percent, shape (10,)."""
+    from sklearn.metrics import f1_score
+
+    return 100 * f1_score(run.y, run.predicted, labels=range(10),
+                          average=None, zero_division=0)
 
 
 def calibration_error(probs, y, num_bins=10):
@@ -1203,12 +1243,6 @@ def accuracy_interval(num_correct, num_images):
     return 100 * interval.low, 100 * interval.high
 
 
-def _format_p(p):
-    if math.isnan(p):
-        return "no spread to test"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
 # ---------------------------------------------------------- text and tables
 
 
@@ -1221,11 +1255,12 @@ def comment(text, *conditions, **numbers):
     Parameters
     ----------
     text : str
-        Markdown, with ``{name:.2f}`` where a number goes; one that is
-        missing or not finite becomes a dash.
+        Markdown, with ``{name:.2f}`` or an expression where a number goes;
+        one that is missing or not finite becomes a dash.
     *conditions : str
-        What must hold: expressions of the same names, of abs, max and min,
-        and of ``shown(relu, tanh)``, whether `compare` shows a difference.
+        What must hold: one or, with "; " between, several expressions of the
+        same names, of abs, max and min, of ``compare(relu, tanh).low`` and of
+        ``shown(relu, tanh)``, whether `compare` shows a difference.
     **numbers
         By name, beside the experiments, as in ``{relu.accuracy:±.2f}``.
     """
@@ -1238,18 +1273,22 @@ def fill_in(text, *conditions, **numbers):
     A number and its percent sign stay together.
     """
     names = ChainMap(numbers, _REGISTER)
-    failed = [condition for condition in conditions
+    failed = [condition for several in conditions
+              for condition in " ".join(several.split()).split("; ")
               if not _holds(condition, names)]
 
     def fill(field):
         with contextlib.suppress(Exception):  # odd numbers must not end a run
-            shown = field[0].format_map(names)
+            try:
+                shown = field[0].format_map(names)
+            except Exception:  # no name, but an expression
+                shown = format(_evaluate(field[1], names), field[2])
             if not re.search(r"\b(nan|inf|None)\b", shown):
                 return shown
         failed.append(f"{field[1]} is known")
         return "–"
 
-    filled = " ".join(re.sub(r"\{([^{}:]*)[^{}]*\}", fill, text).split())
+    filled = " ".join(re.sub(r"\{([^{}:]*):?([^{}]*)\}", fill, text).split())
     filled = filled.replace(" %", "\u00a0%")
     if not failed:
         return filled
@@ -1258,11 +1297,22 @@ def fill_in(text, *conditions, **numbers):
             f" {filled}")
 
 
-def _holds(condition, names):
+def finding(text, *conditions, **numbers):
+    """Return a finding for a caption, or nothing where it does not hold."""
+    filled = fill_in(text, *conditions, **numbers)
+    return "" if filled.startswith("**This comment does not") else filled
+
+
+def _evaluate(expression, names):
     allowed = {"__builtins__": {}, "abs": abs, "max": max, "min": min,
-               "shown": lambda first, second: compare(first, second).shown}
+               "compare": compare,
+               "shown": lambda *groups: compare(*groups).shown}
+    return eval(" ".join(expression.split()), allowed, names)
+
+
+def _holds(condition, names):
     with contextlib.suppress(Exception):  # nor here
-        return bool(eval(condition, allowed, names))
+        return bool(_evaluate(condition, names))
 
 
 def table_markdown(rows, number, caption, num_text_columns=1):
@@ -1291,13 +1341,13 @@ def show_again(*texts):
 
 
 def headline_row(name, optimizer, runs):
-    """Return one row of a table of all models, means over seeds."""
+    """Return one row of a table of all models; losses without penalty."""
     return {"model": name, "activation": runs.settings["activation"],
             "optimizer": optimizer,
             "learning rate": f"{runs.settings['learning_rate']:g}",
             "α": f"{runs.settings.get('alpha', 0):g}",
-            "train loss": f"{runs.train_loss:±.3f}",
-            "test loss": f"{runs.loss:±.3f}",
+            "train loss": f"{runs.train_cross_entropy:±.3f}",
+            "test loss": f"{runs.cross_entropy:±.3f}",
             "train accuracy": f"{runs.train_accuracy:±.2f}",
             "test accuracy": f"{runs.accuracy:±.2f}", "seeds": len(runs),
             "seconds": f"{runs.seconds:.0f}"}
@@ -1308,8 +1358,11 @@ def headline_row(name, optimizer, runs):
 # Okabe and Ito's palette: told apart by color-blind readers too.
 _COLORS = {
     "sigmoid": "#E69F00", "tanh": "#009E73", "relu": "#0072B2",
-    "SGD": "#0072B2", "Adam": "#D55E00", "adam_tuned": "#D55E00",
-    "l2": "#CC79A7", "recognizer": "#D55E00",
+    "sigmoid_centered": "#CC79A7", "sigmoid_doubled": "#D55E00",
+    "sigmoid_steep": "#882255",
+    "SGD": "#0072B2", "sgd_tuned": "#56B4E9", "tanh_tuned": "#44AA99",
+    "Adam": "#D55E00", "adam": "#882255",
+    "adam_tuned": "#D55E00", "l2": "#CC79A7", "recognizer": "#D55E00",
 }
 _PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 
@@ -1365,7 +1418,7 @@ def _mark_epochs(ax, updates_per_epoch):
         lambda i: i / updates_per_epoch,
         lambda epoch: epoch * updates_per_epoch))
     top.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(plt.MaxNLocator(5))
+    ax.xaxis.set_major_locator(plt.MaxNLocator(4))
     ax.set_xlabel("iteration (update)")
 
 
@@ -1375,6 +1428,36 @@ def plain_log_axis(ax):
     ax.yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
+
+
+def label_curves(ax, values=""):
+    """Write the labels of curves at their ends, apart from each other.
+
+    `values` is the format of a curve's last value, written behind it.
+    """
+    lines = [line for line in ax.get_lines()
+             if not line.get_label().startswith("_")]
+    ax.margins(x=0.02)
+    ax.get_ylim()               # brings the axis to its final limits
+    to_share, ends = ax.transData + ax.transAxes.inverted(), []
+    for line in lines:
+        x, y = (line.get_xdata(orig=False)[-1], line.get_ydata(orig=False)[-1])
+        height = to_share.transform((x, y))[1]
+        ends.append((height if math.isfinite(height) else 0, x, y, line))
+    ends.sort(key=lambda end: end[0])
+    gap = 0.16 * ax.figure.dpi / ax.get_window_extent().height
+    places = np.array([height for height, *_ in ends])
+    for _ in range(50):         # push those that touch apart
+        for i in range(len(places) - 1):
+            lack = gap - (places[i + 1] - places[i])
+            if lack > 1e-6:
+                places[i:i + 2] += -lack / 2, lack / 2
+    for place, (_, x, y, line) in zip(places, ends):
+        text = f"{line.get_label()} {format(y, values) if values else ''}"
+        ax.annotate(text.strip(), (x, place), (3, 0), va="center",
+                    xycoords=("data", "axes fraction"), fontsize=6.5,
+                    textcoords="offset points", color=line.get_color(),
+                    annotation_clip=False)
 
 
 def plot_curves(ax, runs, color, label, quantities=("train_loss",
@@ -1393,7 +1476,8 @@ def plot_curves(ax, runs, color, label, quantities=("train_loss",
                 ax.plot(history.iterations, getattr(run.history, name), style,
                         color=color, alpha=0.2, lw=0.7)
         ax.plot(history.iterations, runs.curve(name), style, color=color,
-                label=f"{label} {part}".strip())
+                label=f"{label} {part}".strip() if len(quantities) > 1
+                else label)
     _mark_epochs(ax, runs.updates_per_epoch)
 
 
@@ -1401,54 +1485,110 @@ def _plot_confusion(ax, y, predicted):
     """Draw a confusion matrix whose color is the share of a row's errors.
 
     Rows are true digits, columns predicted ones; counts are written in. The
-    diagonal is left white: on it, correct answers would drown the errors.
+    color has one logarithmic scale in all matrices, 0.1 to 20 %. The diagonal
+    is left white: on it, correct answers would drown the errors.
     """
+    from matplotlib.colors import LogNorm
     from sklearn.metrics import confusion_matrix
 
     counts = confusion_matrix(y, predicted, labels=range(10))
-    errors = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    errors = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(errors, 0)
-    image = ax.imshow(100 * errors, cmap="Oranges", vmin=0)
+    ax.imshow(np.where(errors, errors, np.nan), cmap="Oranges",
+              norm=LogNorm(0.1, 20, clip=True))
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            dark = errors[row, column] > 0.6 * errors.max()
-            ax.text(column, row, count, ha="center", va="center", fontsize=4.8,
-                    color="white" if dark and row != column else "black")
-    ax.set(xticks=range(10), yticks=range(10), xlabel="predicted digit",
-           ylabel="true digit")
+            ax.text(column, row, count, ha="center", va="center", fontsize=6,
+                    color="white" if errors[row, column] > 4 else "black")
+    ax.set(xticks=range(10), yticks=range(10), xlabel="predicted digit")
+    ax.tick_params(length=0, labelsize=7, pad=1)
     ax.grid(False)
-    ax.figure.colorbar(image, ax=ax, shrink=0.8, label="errors, % of the row")
 
 
-def show_model(runs, name, color, figure, table):
-    """Show loss curves, confusion matrix and report of `Runs`.
+def show_models(names, figure, table, finding):
+    """Show losses, confusion matrix and F1 of experiments, a column each.
 
-    They were evaluated on the test set; figure and table are numbers.
+    They are named in the register, and were evaluated on the test set;
+    figure and table are numbers, and the finding begins the figure's caption.
     """
-    from sklearn.metrics import precision_recall_fscore_support
+    models = {name: _REGISTER[name] for name in names}
+    many, rows = len(models) > 1, []
+    fig = plt.figure(figsize=(6.69, 4.15 if many else 2.45))
+    parts = fig.subfigures(*(2, 1) if many else (1, 2), **{
+        "height_ratios" if many else "width_ratios": (1, 1.15 if many else 1)})
+    axes = [part.subplots(1, len(models), sharey=True, squeeze=False)[0]
+            for part in parts]
+    for top, matrix, (name, runs) in zip(*axes, models.items()):
+        plot_curves(top, runs, color_of(name), "")
+        top.set_title(f"{name}, rate {runs.settings['learning_rate']:g}")
+        _plot_confusion(matrix, runs.first.y, runs.first.predicted)
+        scores = f1_scores(runs.first)
+        rows.append({"model": name, "train": f"{runs.train_accuracy:±.2f}",
+                     "test": f"{runs.accuracy:±.2f}"}
+                    | {str(k): f"{score:.1f}" for k, score in
+                       enumerate(scores)} | {"mean": f"{scores.mean():.2f}"})
+    plain_log_axis(axes[0][0])
+    for ax in axes[0]:
+        label_curves(ax, ".2g")
+    axes[0][0].set_ylabel("loss")
+    axes[1][0].set_ylabel("true digit")
+    show_figure(fig, figure, f"""{finding} Train (solid) and test loss (dashed)
+                of {len(runs)} seeds (light) and their mean, with its last
+                value; below, or right, test images by true and predicted
+                digit, first seed; color: share of a row's images, logarithmic
+                from 0.1 to 20 %.""")
+    show_table(rows, table, """Accuracy in % (mean ± standard deviation over
+               seeds), and F1 in % of each digit and their mean, test set,
+               first seed.""")
 
-    y, predicted = runs.first.y, runs.first.predicted
-    fig, (left, right) = plt.subplots(
-        1, 2, figsize=(6.4, 2.45), width_ratios=(1.25, 1))
-    plot_curves(left, runs, color, "")
-    left.set_ylabel("loss")
-    plain_log_axis(left)
-    left.legend()
-    _plot_confusion(right, y, predicted)
-    show_figure(fig, figure, f"""{name}: train (solid) and test loss (dashed),
-                {len(runs)} seeds and their mean, and confusion matrix of the
-                first seed on the test set.""")
-    scores = precision_recall_fscore_support(y, predicted, labels=range(10),
-                                             zero_division=0)
-    show_table([{"percent": measure}
-                | {str(digit): f"{100 * v:.1f}" for digit, v in enumerate(row)}
-                | {"mean": f"{100 * np.mean(row):.2f}"} for measure, row in
-                zip(("precision", "recall", "F1"), scores)], table,
-               f"{name}: report on the test set, first seed.")
+
+def draw_rates(searches, models):
+    """Draw errors against the learning rate, and test losses of models.
+
+    `searches` has, by label, `Runs` by rate that were evaluated on validation
+    images; `models` has `Runs` by name.
+    """
+    fig, (left, right) = plt.subplots(1, 2, figsize=(6.69, 2.2),
+                                      width_ratios=(1, 1.3))
+    for label, tried in searches.items():
+        left.plot([*tried], [100 - runs.accuracy for runs in tried.values()],
+                  "o-", ms=3, label=label, color=color_of(label))
+    left.set(xscale="log", xlabel="learning rate",
+             ylabel="validation error in %")
+    for name, runs in models.items():
+        plot_curves(right, runs, color_of(name), name, ["held_out_loss"])
+    right.set_ylabel("test loss")
+    for ax, values in ((left, ""), (right, ".2g")):
+        plain_log_axis(ax)
+        label_curves(ax, values)
+    return fig
+
+
+def draw_penalties(by_alpha, stopped):
+    """Draw the plain network's losses, and accuracy and loss against alpha.
+
+    `by_alpha` has `Runs` by alpha, the plain ones under 0; `stopped`, their
+    values at an earlier epoch, are drawn as dotted lines.
+    """
+    fig, axes = plt.subplots(1, 3, figsize=(6.69, 2.1))
+    plot_curves(axes[0], by_alpha[0], color_of("Adam"), "")
+    axes[0].set_ylabel("loss, α = 0")
+    plain_log_axis(axes[0])
+    label_curves(axes[0])
+    for ax, quantity, label in zip(axes[1:], ("accuracy", "cross_entropy"), (
+            "validation accuracy in %", "validation cross-entropy")):
+        for place, runs in enumerate(by_alpha.values()):
+            mean = getattr(runs, quantity)
+            ax.plot([place] * len(runs), mean.values, ".", color="#999999")
+            ax.plot(place, mean, "_", ms=14, mew=2, color=color_of("l2"))
+        ax.axhline(getattr(stopped, quantity), color="black", ls=":", lw=0.8)
+        ax.set(xlabel="α", ylabel=label, xticks=range(len(by_alpha)),
+               xticklabels=[f"{alpha:g}" for alpha in by_alpha])
+    return fig
 
 
 def draw_lines(*panels, height=2.1, sharey=False):
-    """Draw panels of lines side by side, with one legend above.
+    """Draw panels of lines side by side, each labeled at its end.
 
     Each panel is a dict: ``curves`` holds (x, y, format) or (x, y, format,
     color) by label; ``epochs``, if given, the updates of one epoch, for an
@@ -1462,8 +1602,7 @@ def draw_lines(*panels, height=2.1, sharey=False):
         _draw_panel(ax, **panel)
         if sharey:
             ax.label_outer()
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=4,
-               loc="outside upper center")
+        label_curves(ax)
     return fig
 
 
@@ -1501,7 +1640,9 @@ def draw_errors(run, images):
     """Draw a run's confusion matrix beside its most confident errors."""
     fig = plt.figure(figsize=(6.4, 2.8))
     left, right = fig.subfigures(1, 2, width_ratios=(1.15, 1), wspace=0.04)
-    _plot_confusion(left.subplots(), run.y, run.predicted)
+    matrix = left.subplots()
+    _plot_confusion(matrix, run.y, run.predicted)
+    matrix.set_ylabel("true digit")
     order = np.argsort(-run.probs.max(axis=1) * run.wrong)
     order = order[:min(40, run.wrong.sum())]
     _plot_digits(right.subplots(5, 8), images[order],

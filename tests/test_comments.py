@@ -41,12 +41,25 @@ def test_numbers_are_filled_in_and_percent_signs_stay_with_them(monkeypatch):
 @pytest.mark.parametrize("condition, holds", [
     ("relu.accuracy > tanh.accuracy", True), ("max(1, abs(-2)) == 2", True),
     ("not shown(relu, relu)", True), ("relu.accuracy < 50", False),
+    ("shown(relu, tanh, 'norm')", False), ("compare(relu, tanh) > 40", True),
     ("missing > 1", False), ("1 / 0", False), ("1 +", False)])
 def test_a_comment_that_does_not_hold_is_shown_and_says_why(condition, holds):
     text = helpers.fill_in("The text.", condition, "1 < 2")
     assert text.endswith("The text.")
     assert ("does not hold" in text) == (condition in text) == (not holds)
     assert "1 < 2" not in text
+
+
+def test_fields_compute_and_a_string_holds_several_conditions():
+    text = helpers.fill_in("""{100 * x:.0f}, {relu.accuracy -
+        max(1, tanh.accuracy):.1f}.""", "x > 0; x <\n 1; x > 2", x=0.5)
+    assert text.endswith("50, 46.0.") and "(not so: `x > 2`)" in text
+
+
+def test_a_caption_says_only_what_holds():
+    assert helpers.finding("Up to {n}.", "n > 1", n=2) == "Up to 2."
+    assert helpers.finding("Up to {n}.", "n > 1", n=1) == ""
+    assert helpers.finding("Up to {n}.") == ""
 
 
 @pytest.mark.parametrize("value", [

@@ -223,11 +223,39 @@ def test_watched_layers(nb, data):
     X, Y = data.X_train[:40], nb.one_hot(data.y_train[:40])
     (_, *hidden), _ = nb.forward(X, run.model.weights, run.model.biases,
                                  "relu")
-    assert run.history.observed[-1] == {
+    seen = run.history.observed[-1]
+    assert np.array_equal(np.concatenate(seen.pop("dead")), np.concatenate(
+        [(A == 0).all(axis=0) for A in hidden]))
+    assert seen == {
         "norms": [np.linalg.norm(dW)
                   for dW in run.model.loss_and_gradients(X, Y)[1]],
-        "flat": [(A == 0).mean() for A in hidden],
-        "dead": [(A == 0).all(axis=0).mean() for A in hidden]}
+        "spread": [np.sqrt(A.var(axis=0).mean()) for A in hidden],
+        "flat": [(A == 0).mean() for A in hidden]}
+
+
+@pytest.mark.parametrize("variant, value, slope", [
+    ("centered", 0, 0.25), ("doubled", 0, 0.5), ("steep", 0.5, 1)])
+def test_a_variant_of_the_sigmoid_serves_one_run(nb, data, variant, value,
+                                                 slope):
+    function, derivative, _ = nb.VARIANTS[variant]
+    Z, h, before = np.linspace(-3, 3, 13), 1e-6, dict(nb.ACTIVATIONS)
+    numeric = (function(Z + h) - function(Z - h)) / (2 * h)
+    assert np.allclose(derivative(function(Z)), numeric)
+    assert np.allclose([function(Z)[6], numeric[6]], [value, slope])
+    changed, plain = (nb.train_and_measure(
+        0, data, "sigmoid", variant=name, **TINY) for name in (variant, None))
+    assert changed.loss != plain.loss and nb.ACTIVATIONS == before
+
+
+def test_runs_stopped_early_are_those_of_the_nearest_point(once):
+    history = helpers.History(iterations=[5, 10, 15],
+                              held_out_loss=[3.0, 1.0, 2.0],
+                              held_out_accuracy=[50.0, 60.0, 70.0])
+    run = helpers.Run(None, history, 0, 0, 2, 70, np.eye(2), np.arange(2))
+    runs = helpers.Runs(once | dict(batch_size=13), [run])  # 10 an epoch
+    stopped = runs.stopped(runs.lowest_epoch + 0.2)
+    assert (stopped.cross_entropy, stopped.accuracy) == (1, 60)
+    assert helpers.compare(runs, stopped) == 10
 
 
 def test_a_fourth_activation_is_one_more_line(nb, monkeypatch, data):

@@ -9,42 +9,43 @@ from scipy import stats
 import helpers
 
 
-def runs(accuracies, wrong, seeds=range(9)):
-    probs = np.eye(2)[np.array(wrong, int)]
+def runs(accuracies, seeds=range(9)):
     return helpers.Runs({"seeds": seeds}, [helpers.Run(
-        None, helpers.History(), 0, 0, 0, accuracy, probs,
-        np.zeros(len(wrong), int)) for accuracy in accuracies])
+        None, helpers.History(), 0, 0, 1 - accuracy / 100, accuracy,
+        np.eye(2), np.zeros(2, int)) for accuracy in accuracies])
 
 
-@pytest.mark.parametrize("first, second, only_first, only_second, shown", [
-    ([97.2, 97.1, 97.4], [96.1, 96.3, 96.0], 0, 9, True),
-    ([97.2, 97.1, 97.4], [96.1, 96.3, 96.0], 3, 9, False),   # few images
-    ([97.2, 97.1, 97.4], [96.1, 98.3, 97.0], 0, 9, False),   # seeds disagree
-    ([97.2], [96.1, 96.3], 1, 12, True),
-    ([97.2], [96.1], 5, 5, False),
-    ([97.2], [97.2], 0, 0, False)])
-def test_compare(first, second, only_first, only_second, shown):
-    p = (stats.binomtest(only_first, only_first + only_second).pvalue
-         if only_second else 1)
-    wrong = [1] * only_first + [0] * only_second + [1, 0]
-    other = [0] * only_first + [1] * only_second + [1, 0]
-    found = helpers.compare(runs(first, wrong), runs(second, other))
-    pairs = list(zip(first, second))
-    assert np.allclose(found[::2], (-np.mean(np.diff(pairs)), p))
-    assert len(pairs) == 1 or math.isclose(
-        found.p_seeds, stats.ttest_rel(*zip(*pairs)).pvalue)
-    assert found.shown == shown
+def test_compare_agrees_with_scipy():
+    pairs = np.array([[97.2, 96.1], [97.1, 96.3], [97.4, 96.0]])
+    found = helpers.compare(*map(runs, pairs.T))
+    interval = stats.ttest_rel(*pairs.T).confidence_interval(0.995)
+    assert np.allclose([found, found.low, found.high],
+                       [-np.diff(pairs).mean(), *interval])
+    loss = helpers.compare(*map(runs, pairs.T), "cross_entropy")
+    assert np.allclose([loss, loss.low], [-found / 100, -found.high / 100])
+
+
+@pytest.mark.parametrize("first, second, shown", [
+    ([97.2, 97.1, 97.4], [92.1, 92.3, 92.1], True),
+    ([92.1, 92.3, 92.1], [97.2, 97.1, 97.4], True),
+    ([97.2, 97.1, 97.4], [92.1, 92.3, 97.0], False),    # seeds disagree
+    ([97.2], [96.1, 96.3], False)])                     # a single pair
+def test_a_difference_is_shown_if_its_interval_leaves_zero_out(
+        first, second, shown):
+    assert helpers.compare(runs(first), runs(second)).shown == shown
 
 
 def test_compare_pairs_by_seed():
-    found = helpers.compare(runs([97, 98, 99], [0], [4, 5, 6]),
-                            runs([90, 80], [0], [6, 4]))
-    assert found.points.values.tolist() == [97 - 80, 99 - 90]
+    found = helpers.compare(runs([97, 98, 99], [4, 5, 6]),
+                            runs([90, 80], [6, 4]))
+    assert found.values == [97 - 80, 99 - 90]
 
 
-def test_compare_without_spread_over_seeds():
-    steady = helpers.compare(runs([97, 98], [0] * 9), runs([96, 97], [1] * 9))
-    assert math.isnan(steady.p_seeds) and not steady.shown
+def test_differences_read_well():
+    row, = helpers.compare_all({"a": (runs([96, 98]), runs([97, 97]))})
+    assert row["accuracy in points"] == "0.00 (\u2212127.32 to 127.32)"
+    assert row["cross-entropy"] == "0.000 (\u22121.273 to 1.273)"
+    assert row["seeds"] == 2
 
 
 def test_top_confusions():
