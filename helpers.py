@@ -1418,6 +1418,7 @@ def _mark_epochs(ax, updates_per_epoch):
         lambda i: i / updates_per_epoch,
         lambda epoch: epoch * updates_per_epoch))
     top.set_xlabel("epoch")
+    top.xaxis.set_major_locator(plt.MaxNLocator(4, integer=True))
     ax.xaxis.set_major_locator(plt.MaxNLocator(4))
     ax.set_xlabel("iteration (update)")
 
