@@ -310,7 +310,7 @@ def _fetch_by_npm(folder):
 # ------------------------------------------------------------------- checks
 
 _COUNTS = ("num_epochs", "batch_size", "evaluate_every", "num_train",
-           "num_test", "num_validation", "num_seeds", "num_torch_seeds",
+           "num_test", "num_validation", "num_seeds", "num_search_seeds",
            "sweep_train", "sweep_epochs", "probe_size", "long_epochs",
            "benchmark_repeats", "benchmark_images", "recognizer_epochs",
            "num_recognizers", "ladder_epochs", "num_photos")
