@@ -92,7 +92,7 @@ def test_captions_count_up_and_references_lead_somewhere(committed):
 def test_code_cells_are_short(code):
     assert max(map(num_lines, code.cells)) <= 40
     assert max(map(num_lines, code.hidden)) <= 20
-    assert num_lines(*code.hidden) <= 660 and num_lines(*code.cells) <= 1250
+    assert num_lines(*code.hidden) <= 740 and num_lines(*code.cells) <= 1460
 
 
 def test_hidden_cells_bear_all_marks(code):
@@ -169,7 +169,7 @@ def test_readme_shows_the_committed_results(committed):
     pictures = [base64.b64decode(output.data["image/png"])
                 for cell in checks.code_cells(committed)
                 for output in cell.outputs
-                if output.get("data", {}).get("text/plain") == "Figure 7"]
+                if output.get("data", {}).get("text/plain") == "Figure 4"]
     assert [(ROOT / ".nbconvert/activations.png").read_bytes()] == pictures
 
 
