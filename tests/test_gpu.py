@@ -110,6 +110,24 @@ def test_training_there_equals_training_here(nb, mnist, activation, trainer,
     assert close(own, there, 1e-6)
 
 
+@pytest.mark.parametrize("trainer", ["train", "train_adam",
+                                     "train_torch_adam"])
+def test_a_run_there_comes_back_in_numpy(nb, mnist, trainer):
+    data = mnist.subset(100, 70)
+    settings = dict(num_epochs=1, batch_size=32, learning_rate=0.01, alpha=0.1,
+                    evaluate_every=2, watch=9, sizes=(784, 30, 10))
+    if trainer != "train_adam":     # the others don't observe, or decay
+        settings.pop("watch" if "torch" in trainer else "alpha")
+    own, there = (nb.train_and_measure(
+        0, data, "relu", getattr(nb, trainer), place=where, **settings)
+        for where in (np.asarray, place))
+    assert close(own.model, there.model, 1e-6)
+    assert type(there.loss) is type(own.loss) and np.isclose(there.loss,
+                                                             own.loss)
+    for seen, expected in zip(there.history.observed, own.history.observed):
+        assert np.allclose(seen["norms"], expected["norms"], rtol=1e-4)
+
+
 def test_a_network_there_predicts_evaluates_and_saves(nb, mnist, tmp_path):
     own, there = (nb.MLP(nb.SIZES, "relu", 0) for _ in range(2))
     there.to(place)
