@@ -48,6 +48,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import warnings
 import weakref
 import zlib
 from collections import ChainMap, Counter
@@ -511,7 +512,7 @@ def find_device(network_class, step):
     except Exception as error:  # a GPU must never cost anyone the run
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return np.asarray, f"NumPy on the processor ({reason})"
-    return cupy.asarray, f"CuPy on a GPU ({name})"
+    return cupy.asarray, f"CuPy {cupy.__version__} on a GPU ({name})"
 
 
 def gradient_errors(model, network, X, y, Y, seed, num_entries=20):
@@ -579,11 +580,6 @@ class History:
         self.train_loss.append(float(train_loss))
         self.held_out_loss.append(float(held_out_loss))
         self.held_out_accuracy.append(float(held_out_accuracy))
-
-    @property
-    def held_out_error(self):
-        """Share of errors in percent, at each point."""
-        return [100 - accuracy for accuracy in self.held_out_accuracy]
 
     @property
     def test_loss(self):
@@ -740,6 +736,15 @@ class Runs:
         return math.sqrt(self.accuracy * (100 - self.accuracy)
                          / len(self.first.y))
 
+    def error_to(self, other):
+        """Return the standard error of the first runs' difference, in points.
+
+        Both read the same images, so only those that one of them reads right
+        and the other wrong count (McNemar).
+        """
+        apart = self.first.wrong != other.first.wrong
+        return 100 * math.sqrt(apart.sum()) / len(apart)
+
     @property
     def errors(self):
         """The first run's most frequent errors, in words."""
@@ -866,10 +871,11 @@ class Results:
                            f"declares it again")
         return Runs(self._settings[name], [done[seed] for seed in seeds])
 
-    def best(self, choices):
-        """Return the value whose experiment has the best mean accuracy.
+    def best(self, choices, quantity="accuracy"):
+        """Return the value whose experiment is best, on average over seeds.
 
-        `choices` has a value for the name of each experiment. Those that
+        `choices` has a value for the name of each experiment. The quantity is
+        an attribute of `Run`; of losses the lowest is best. Experiments that
         were evaluated on the test set are refused by a ValueError.
         """
         for name in choices:
@@ -877,7 +883,9 @@ class Results:
                 raise ValueError(f"{name!r} was evaluated on the test set, "
                                  f"which must not choose: give it a "
                                  f"validation split as data")
-        return choices[max(choices, key=lambda name: self[name].accuracy)]
+        sign = 1 if "accuracy" in quantity else -1
+        return choices[max(choices, key=lambda name: sign * getattr(
+            self[name], quantity))]
 
     def forget(self, *names):
         """Drop experiments, or all of them, so that they can be run anew."""
@@ -952,6 +960,9 @@ def run_parallel(function, arguments, label, n_jobs=-1):
 
 def _as_finished(function, arguments, label, n_jobs):
     """Yield (place in `arguments`, result), the first to finish first."""
+    # joblib takes a GPU's libraries for a memory leak and, once, starts the
+    # worker afresh.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs")
     # Copy on write: workers share one copy of the images, yet PyTorch sees
     # writable memory and doesn't warn.
     parallel = joblib.Parallel(_affordable(n_jobs), mmap_mode="c",
@@ -1157,12 +1168,12 @@ def distorted_batches(images, batches, total, seed, strengths, order,
 
 
 class Difference(Mean):
-    """A mean over paired seeds with its 99.5 % interval, `low` to `high`.
+    """A mean over paired seeds with its 99.375 % interval, `low` to `high`.
 
     The interval is that of Student's t; without two pairs its bounds are
-    NaN. Ten such intervals, a table of five pairs in accuracy and loss, hold
-    together with 95 % confidence (Bonferroni). `shown` says whether 0 lies
-    outside. The format ``.2f`` gives "0.31 (0.12 to 0.50)".
+    NaN. Eight such intervals, a table of four pairs in accuracy and loss,
+    hold together with 95 % confidence (Bonferroni). `shown` says whether 0
+    lies outside. The format ``.2f`` gives "0.31 (0.12 to 0.50)".
     """
 
     def __new__(cls, values):
@@ -1171,7 +1182,7 @@ class Difference(Mean):
         self = super().__new__(cls, values)
         self.low = self.high = math.nan
         if len(values) > 1:
-            reach = stats.t.ppf(0.9975, len(values) - 1) * np.std(
+            reach = stats.t.ppf(1 - 0.05 / 16, len(values) - 1) * np.std(
                 values, ddof=1) / math.sqrt(len(values))
             self.low, self.high = self - reach, self + reach
         self.shown = bool(self.low > 0 or self.high < 0)
@@ -1286,7 +1297,7 @@ def fill_in(text, *conditions, **numbers):
             except Exception:  # no name, but an expression
                 shown = format(_evaluate(field[1], names), field[2])
             if not re.search(r"\b(nan|inf|None)\b", shown):
-                return shown
+                return re.sub(r"e([+-]\d+)$", _power, shown)
         failed.append(f"{field[1]} is known")
         return "–"
 
@@ -1297,6 +1308,12 @@ def fill_in(text, *conditions, **numbers):
     reasons = ", ".join(f"`{condition}`" for condition in failed)
     return (f"**This comment does not hold in this run** (not so: {reasons})."
             f" {filled}")
+
+
+def _power(match):
+    """Return the power of ten in 1e-15 as a person writes it."""
+    return "·10" + str(int(match[1])).translate(str.maketrans(
+        "-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def finding(text, *conditions, **numbers):
@@ -1360,11 +1377,11 @@ def headline_row(name, optimizer, runs):
 # Okabe and Ito's palette: told apart by color-blind readers too.
 _COLORS = {
     "sigmoid": "#E69F00", "tanh": "#009E73", "relu": "#0072B2",
-    "sigmoid_centered": "#CC79A7", "sigmoid_doubled": "#D55E00",
-    "sigmoid_steep": "#882255",
-    "SGD": "#0072B2", "sgd_tuned": "#56B4E9", "tanh_tuned": "#44AA99",
-    "Adam": "#D55E00", "adam": "#882255",
-    "adam_tuned": "#D55E00", "l2": "#CC79A7", "recognizer": "#D55E00",
+    "sigmoid_centered": "#F0C75E", "sigmoid_doubled": "#B07800",
+    "sigmoid_steep": "#6B4A00", "sigmoid_tuned": "#B07800",
+    "tanh_tuned": "#7CC9A9", "SGD": "#0072B2", "sgd_tuned": "#56B4E9",
+    "Adam": "#D55E00", "adam": "#882255", "adam_tuned": "#D55E00",
+    "adam_by_hand": "#333333", "l2": "#CC79A7", "recognizer": "#333333",
 }
 _PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 
@@ -1433,11 +1450,8 @@ def plain_log_axis(ax):
     ax.minorticks_off()
 
 
-def label_curves(ax, values=""):
-    """Write the labels of curves at their ends, apart from each other.
-
-    `values` is the format of a curve's last value, written behind it.
-    """
+def label_curves(ax):
+    """Write the labels of curves at their ends, apart from each other."""
     lines = [line for line in ax.get_lines()
              if not line.get_label().startswith("_")]
     ax.margins(x=0.02)
@@ -1446,7 +1460,7 @@ def label_curves(ax, values=""):
     for line in lines:
         x, y = (line.get_xdata(orig=False)[-1], line.get_ydata(orig=False)[-1])
         height = to_share.transform((x, y))[1]
-        ends.append((height if math.isfinite(height) else 0, x, y, line))
+        ends.append((height if math.isfinite(height) else 0, x, line))
     ends.sort(key=lambda end: end[0])
     gap = 0.16 * ax.figure.dpi / ax.get_window_extent().height
     places = np.array([height for height, *_ in ends])
@@ -1455,56 +1469,60 @@ def label_curves(ax, values=""):
             lack = gap - (places[i + 1] - places[i])
             if lack > 1e-6:
                 places[i:i + 2] += -lack / 2, lack / 2
-    for place, (_, x, y, line) in zip(places, ends):
-        text = f"{line.get_label()} {format(y, values) if values else ''}"
-        ax.annotate(text.strip(), (x, place), (3, 0), va="center",
+    for place, (_, x, line) in zip(places, ends):
+        ax.annotate(line.get_label(), (x, place), (3, 0), va="center",
                     xycoords=("data", "axes fraction"), fontsize=6.5,
                     textcoords="offset points", color=line.get_color(),
                     annotation_clip=False)
 
 
-def plot_curves(ax, runs, color, label, quantities=("train_loss",
-                                                    "held_out_loss")):
-    """Draw curves of each run lightly and the mean over seeds on top.
+def plot_curves(ax, runs, color, label, quantities=("train_loss", "loss")):
+    """Draw losses of each run lightly and their mean over seeds on top.
 
-    The quantities are attributes of `History`; those of held-out images are
-    drawn dashed.
+    Held-out losses are dashed; train losses, if both are drawn, are gray.
+    The label gets the finished networks' mean loss.
     """
     history = runs.first.history
-    for name in quantities:
-        part = "train" if name.startswith("train") else history.part
-        style = "-" if part == "train" else "--"
-        if len(runs) > 1:
-            for run in runs.each:
-                ax.plot(history.iterations, getattr(run.history, name), style,
-                        color=color, alpha=0.2, lw=0.7)
-        ax.plot(history.iterations, runs.curve(name), style, color=color,
-                label=f"{label} {part}".strip() if len(quantities) > 1
-                else label)
+    for quantity in quantities:
+        train = quantity == "train_loss"
+        name, style = ("train_loss", "-") if train else ("held_out_loss", "--")
+        shade = "#777777" if train else color
+        for run in runs.each if len(runs) > 1 else ():
+            ax.plot(history.iterations, getattr(run.history, name), style,
+                    color=shade, alpha=0.25, lw=0.6)
+        part = ("train " if train else f"{history.part} ") * (
+            len(quantities) > 1)
+        ax.plot(history.iterations, runs.curve(name), style, color=shade,
+                lw=1 if train else 1.4,
+                label=f"{label} {part}{getattr(runs, quantity):.3f}".strip())
     _mark_epochs(ax, runs.updates_per_epoch)
 
 
-def _plot_confusion(ax, y, predicted):
+def _plot_confusion(ax, runs):
     """Draw a confusion matrix whose color is the share of a row's errors.
 
-    Rows are true digits, columns predicted ones; counts are written in. The
-    color has one logarithmic scale in all matrices, 0.1 to 20 %. The diagonal
-    is left white: on it, correct answers would drown the errors.
+    Rows are true digits, columns predicted ones; counts are written in, means
+    over runs. The color has one logarithmic scale in all matrices, 0.1 to
+    20 %. The diagonal is left white: on it, correct answers would drown the
+    errors.
     """
     from matplotlib.colors import LogNorm
     from sklearn.metrics import confusion_matrix
 
-    counts = confusion_matrix(y, predicted, labels=range(10))
+    counts = np.mean([confusion_matrix(run.y, run.predicted, labels=range(10))
+                      for run in runs], axis=0)
     errors = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(errors, 0)
-    ax.imshow(np.where(errors, errors, np.nan), cmap="Oranges",
-              norm=LogNorm(0.1, 20, clip=True))
+    ax.imshow(errors, norm=LogNorm(0.1, 20),
+              cmap=plt.get_cmap("Oranges").with_extremes(under="white"))
     for (row, column), count in np.ndenumerate(counts):
-        if count:
-            ax.text(column, row, count, ha="center", va="center", fontsize=6,
+        if round(count):
+            ax.text(column, row, round(count), ha="center", va="center",
+                    fontsize=6,
                     color="white" if errors[row, column] > 4 else "black")
     ax.set(xticks=range(10), yticks=range(10), xlabel="predicted digit")
-    ax.tick_params(length=0, labelsize=7, pad=1)
+    ax.tick_params(length=0, labelsize=7, pad=2)
+    ax.spines[:].set_visible(False)
     ax.grid(False)
 
 
@@ -1524,25 +1542,26 @@ def show_models(names, figure, table, finding):
     for top, matrix, (name, runs) in zip(*axes, models.items()):
         plot_curves(top, runs, color_of(name), "")
         top.set_title(f"{name}, rate {runs.settings['learning_rate']:g}")
-        _plot_confusion(matrix, runs.first.y, runs.first.predicted)
-        scores = f1_scores(runs.first)
+        _plot_confusion(matrix, runs.each)
+        scores = np.mean([f1_scores(run) for run in runs.each], axis=0)
         rows.append({"model": name, "train": f"{runs.train_accuracy:±.2f}",
                      "test": f"{runs.accuracy:±.2f}"}
                     | {str(k): f"{score:.1f}" for k, score in
                        enumerate(scores)} | {"mean": f"{scores.mean():.2f}"})
     plain_log_axis(axes[0][0])
     for ax in axes[0]:
-        label_curves(ax, ".2g")
+        label_curves(ax)
     axes[0][0].set_ylabel("loss")
     axes[1][0].set_ylabel("true digit")
+    place = "below" if many else "right"
     show_figure(fig, figure, f"""{finding} Train (solid) and test loss (dashed)
-                of {len(runs)} seeds (light) and their mean, with its last
-                value; below, or right, test images by true and predicted
-                digit, first seed; color: share of a row's images, logarithmic
-                from 0.1 to 20 %.""")
+                of {len(runs)} seeds (light) and their mean, with the loss of
+                the finished networks; {place}, test images by true and
+                predicted digit, mean over seeds; color: share of a row's
+                images, logarithmic from 0.1 to 20 %.""")
     show_table(rows, table, """Accuracy in % (mean ± standard deviation over
                seeds), and F1 in % of each digit and their mean, test set,
-               first seed.""")
+               means over seeds.""")
 
 
 def draw_rates(searches, models):
@@ -1559,11 +1578,11 @@ def draw_rates(searches, models):
     left.set(xscale="log", xlabel="learning rate",
              ylabel="validation error in %")
     for name, runs in models.items():
-        plot_curves(right, runs, color_of(name), name, ["held_out_loss"])
+        plot_curves(right, runs, color_of(name), name, ["loss"])
     right.set_ylabel("test loss")
-    for ax, values in ((left, ""), (right, ".2g")):
+    for ax in (left, right):
         plain_log_axis(ax)
-        label_curves(ax, values)
+        label_curves(ax)
     return fig
 
 
@@ -1644,7 +1663,7 @@ def draw_errors(run, images):
     fig = plt.figure(figsize=(6.4, 2.8))
     left, right = fig.subfigures(1, 2, width_ratios=(1.15, 1), wspace=0.04)
     matrix = left.subplots()
-    _plot_confusion(matrix, run.y, run.predicted)
+    _plot_confusion(matrix, [run])
     matrix.set_ylabel("true digit")
     order = np.argsort(-run.probs.max(axis=1) * run.wrong)
     order = order[:min(40, run.wrong.sum())]

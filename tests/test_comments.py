@@ -32,10 +32,10 @@ def test_numbers_are_filled_in_and_percent_signs_stay_with_them(monkeypatch):
     shown = []
     monkeypatch.setattr(helpers, "display", shown.append)
     helpers.comment("""Of {n:,} images {relu.accuracy:±.1f} % are
-        right, norm {relu.norm:g}; {tanh.accuracy:.0f} %.""",
-                    "relu.accuracy > 2 - n > -2000", n=1500)
+        right, norm {relu.norm:g}, error {x:.0e}; {tanh.accuracy:.0f} %.""",
+                    "relu.accuracy > 2 - n > -2000", n=1500, x=2e-12)
     assert shown[0].data == ("Of 1,500 images 96.5 ± 0.7\u00a0% are right, "
-                             "norm 2; 50\u00a0%.")
+                             "norm 2, error 2·10⁻¹²; 50\u00a0%.")
 
 
 @pytest.mark.parametrize("condition, holds", [

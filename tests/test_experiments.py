@@ -110,6 +110,7 @@ def test_only_validation_accuracy_chooses(results, once):
     results.run({"low": held_out | dict(seeds=[9]), "test": once,
                  "high": held_out | dict(rate=2, seeds=[0, 1])})
     assert results.best({"low": 0.1, "high": 0.2}) == 0.2
+    assert results.best({"low": 0.1, "high": 0.2}, "loss") == 0.1
     with pytest.raises(ValueError, match="'test' was evaluated on the test"):
         results.best({"low": 0.1, "test": 0.3})
 

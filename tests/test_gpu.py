@@ -154,7 +154,7 @@ def test_no_step_waits_for_a_value(nb, mnist, trainer):
 
 def test_a_gpu_is_used_only_after_it_was_checked(nb, monkeypatch):
     class Cupy:
-        asarray = staticmethod(place)
+        asarray, __version__ = staticmethod(place), "14"
 
         class cuda:
             class runtime:

@@ -18,7 +18,7 @@ def runs(accuracies, seeds=range(9)):
 def test_compare_agrees_with_scipy():
     pairs = np.array([[97.2, 96.1], [97.1, 96.3], [97.4, 96.0]])
     found = helpers.compare(*map(runs, pairs.T))
-    interval = stats.ttest_rel(*pairs.T).confidence_interval(0.995)
+    interval = stats.ttest_rel(*pairs.T).confidence_interval(1 - 0.05 / 8)
     assert np.allclose([found, found.low, found.high],
                        [-np.diff(pairs).mean(), *interval])
     loss = helpers.compare(*map(runs, pairs.T), "cross_entropy")
@@ -41,10 +41,18 @@ def test_compare_pairs_by_seed():
     assert found.values == [97 - 80, 99 - 90]
 
 
+def test_the_error_of_a_difference_counts_where_two_networks_differ():
+    first, second = runs([99]), runs([98])
+    first.first.y, second.first.y = np.array([[0, 0, 0, 0], [0, 1, 1, 0]])
+    for run in (first.first, second.first):
+        run.probs = np.eye(2)[[0, 0, 0, 0]]
+    assert math.isclose(first.error_to(second), 100 * math.sqrt(2) / 4)
+
+
 def test_differences_read_well():
     row, = helpers.compare_all({"a": (runs([96, 98]), runs([97, 97]))})
-    assert row["accuracy in points"] == "0.00 (\u2212127.32 to 127.32)"
-    assert row["cross-entropy"] == "0.000 (\u22121.273 to 1.273)"
+    assert row["accuracy in points"] == "0.00 (\u2212101.86 to 101.86)"
+    assert row["cross-entropy"] == "0.000 (\u22121.019 to 1.019)"
     assert row["seeds"] == 2
 
 
