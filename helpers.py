@@ -1,27 +1,18 @@
 """What any notebook would need around the network that is written by hand.
 
-By part, with the names that the notebook uses:
+In this order:
 
-    data          Data, ValidationData, load_mnist, held_out, ink_order,
-                  in_ink_order
-    checks        check_parameters, check_products, check_network,
-                  check_images, check_targets, check_training, finite_mean,
-                  save_network, load_network, to_numpy, find_device,
-                  gradient_errors
-    experiments   History, Recorder, Run, Runs, Results, register,
-                  run_parallel, single_thread, interleave, matrix_products
-    distortions   distort, distorted_batches
-    metrics       compare, compare_all, accuracy_interval, f1_scores,
-                  calibration_error
-    text          comment, fill_in, finding, show_table, table_markdown,
-                  headline_row, show_again
-    figures       show_figure, show_models, plot_curves, label_curves, draw_*,
-                  digit_grid, set_style, plain_log_axis, color_of
-    this run      describe_machine
-    photos        prepare_digit, digit_steps, known_digits, read_digits,
-                  read_photos, confidence_needed
-    drawing pad   show_pad
-    simulator     photograph, perturb, DAMAGES, SCENES
+    data          MNIST, fetched and verified; its parts and pixels' order
+    checks        of what the user gives; networks in files and on a GPU
+    experiments   the register, what a run recorded, parallel processes
+    distortions   of training images, on the fly
+    metrics       differences of two networks, intervals, calibration
+    text          comments whose conditions are checked, tables
+    figures       curves, confusion matrices, digits, in one style
+    this run      the machine and its libraries
+    photos        from a photo of a digit to an image like MNIST's
+    drawing pad   a page that runs the network in the browser
+    simulator     photos of digits, and damaged images
 
 The network itself, its training and everything that is graded stand in
 PA1_RollNumber.ipynb. Every worker process of a parallel run imports this
@@ -325,9 +316,8 @@ def check_parameters(*, quick, learning_rate, seed, num_jobs, digit_path,
     """
     n = {name: others.pop(name) for name in _COUNTS}
     known = (*n, "quick", "learning_rate", "seed", "num_jobs")
-    whole = {name: type(value) is int for name, value in n.items()}
-    bad = [f"{name} must be a whole number, at least 1: {n[name]!r}"
-           for name in n if not whole[name] or n[name] < 1]
+    bad = [f"{name} must be a whole number, at least 1: {value!r}"
+           for name, value in n.items() if type(value) is not int or value < 1]
     if not bad:
         searched = min(n["sweep_train"], n["num_train"] - n["num_validation"])
         full, short = (math.ceil(images / n["batch_size"])
@@ -573,18 +563,6 @@ class History:
     observed: list = field(default_factory=list)
     seconds: float = 0.0
 
-    def add(self, iteration, train_loss, held_out_loss, held_out_accuracy):
-        """Append one point to the curves."""
-        self.iterations.append(iteration)
-        self.train_loss.append(float(train_loss))
-        self.held_out_loss.append(float(held_out_loss))
-        self.held_out_accuracy.append(float(held_out_accuracy))
-
-    @property
-    def held_out_error(self):
-        """Share of errors in percent, at each point."""
-        return [100 - accuracy for accuracy in self.held_out_accuracy]
-
     @property
     def test_loss(self):
         """`held_out_loss`, if it is the test set's."""
@@ -617,8 +595,10 @@ class Recorder:
         if self.evaluate_every and self.updates % self.evaluate_every == 0:
             extra = float(self.extra()) if self.extra else 0.0
             mean, (loss, accuracy) = self._mean(), self.evaluate()
-            self.history.add(self.updates, mean + extra, loss + extra,
-                             accuracy)
+            self.history.iterations.append(self.updates)
+            self.history.train_loss.append(mean + extra)
+            self.history.held_out_loss.append(float(loss + extra))
+            self.history.held_out_accuracy.append(float(accuracy))
             if self.observe:
                 self.history.observed.append(self.observe())
 
@@ -755,7 +735,7 @@ class Runs:
     def epochs_to(self, loss):
         """Return the epochs until the held-out loss is below a value."""
         points = np.flatnonzero(self.curve("held_out_loss") < loss)
-        return self._epochs(points[0]) if len(points) else math.inf
+        return self._epochs[points[0]] if len(points) else math.inf
 
     @property
     def lowest_loss(self):
@@ -765,12 +745,7 @@ class Runs:
     @property
     def lowest_epoch(self):
         """Epochs until the held-out loss is lowest."""
-        return self._epochs(np.argmin(self.curve("held_out_loss")))
-
-    @property
-    def top_epoch(self):
-        """Epochs until the held-out accuracy is highest."""
-        return self._epochs(np.argmax(self.curve("held_out_accuracy")))
+        return self._epochs[np.argmin(self.curve("held_out_loss"))]
 
     @property
     def top_accuracy(self):
@@ -783,8 +758,7 @@ class Runs:
         Of each run only the held-out accuracy and cross-entropy are known;
         the runs must have no penalty.
         """
-        at = np.divide(self.first.history.iterations, self.updates_per_epoch)
-        point = int(np.abs(at - epoch).argmin())
+        point = int(np.abs(self._epochs - epoch).argmin())
         return Runs(self.settings, [SimpleNamespace(
             accuracy=run.history.held_out_accuracy[point],
             cross_entropy=run.history.held_out_loss[point])
@@ -797,8 +771,9 @@ class Runs:
         tenth = max(1, len(curve) // 10)
         return float(curve[-2 * tenth:][:tenth].mean() - curve[-tenth:].mean())
 
-    def _epochs(self, point):
-        return self.first.history.iterations[point] / self.updates_per_epoch
+    @property
+    def _epochs(self):
+        return np.divide(self.first.history.iterations, self.updates_per_epoch)
 
 
 class Results:
@@ -1215,14 +1190,6 @@ def _top_confusions(y, predicted, count):
             for pair, number in Counter(pairs).most_common(count)]
 
 
-def f1_scores(run):
-    """Return the F1 of each digit, in percent, shape (10,)."""
-    from sklearn.metrics import f1_score
-
-    return 100 * f1_score(run.y, run.predicted, labels=range(10),
-                          average=None, zero_division=0)
-
-
 def calibration_error(probs, y, num_bins=10):
     """Return the expected calibration error, in percentage points.
 
@@ -1277,10 +1244,10 @@ def fill_in(text, *conditions, **numbers):
     names = ChainMap(numbers, _REGISTER)
     failed = [condition for several in conditions
               for condition in " ".join(several.split()).split("; ")
-              if not _holds(condition, names)]
+              if not _evaluate(f"bool({condition})", names)]
 
     def fill(field):
-        with contextlib.suppress(Exception):  # odd numbers must not end a run
+        with contextlib.suppress(Exception):
             try:
                 shown = field[0].format_map(names)
             except Exception:  # no name, but an expression
@@ -1306,15 +1273,11 @@ def finding(text, *conditions, **numbers):
 
 
 def _evaluate(expression, names):
-    allowed = {"__builtins__": {}, "abs": abs, "max": max, "min": min,
-               "compare": compare,
+    allowed = {"__builtins__": {}, "abs": abs, "bool": bool, "max": max,
+               "min": min, "compare": compare,
                "shown": lambda *groups: compare(*groups).shown}
-    return eval(" ".join(expression.split()), allowed, names)
-
-
-def _holds(condition, names):
-    with contextlib.suppress(Exception):  # nor here
-        return bool(_evaluate(condition, names))
+    with contextlib.suppress(Exception):  # odd numbers must not end a run
+        return eval(" ".join(expression.split()), allowed, names)
 
 
 def table_markdown(rows, number, caption, num_text_columns=1):
@@ -1366,7 +1329,6 @@ _COLORS = {
     "Adam": "#D55E00", "adam": "#882255",
     "adam_tuned": "#D55E00", "l2": "#CC79A7", "recognizer": "#D55E00",
 }
-_PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 
 
 def color_of(name):
@@ -1384,7 +1346,8 @@ def set_style():
         "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.5,
         "axes.axisbelow": True, "lines.linewidth": 1.4,
-        "axes.prop_cycle": plt.cycler(color=_PALETTE),
+        "axes.prop_cycle": plt.cycler(color=[
+            "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]),
     })
 
 
@@ -1438,6 +1401,8 @@ def label_curves(ax, values=""):
 
     `values` is the format of a curve's last value, written behind it.
     """
+    from sklearn.isotonic import isotonic_regression
+
     lines = [line for line in ax.get_lines()
              if not line.get_label().startswith("_")]
     ax.margins(x=0.02)
@@ -1449,12 +1414,9 @@ def label_curves(ax, values=""):
         ends.append((height if math.isfinite(height) else 0, x, y, line))
     ends.sort(key=lambda end: end[0])
     gap = 0.16 * ax.figure.dpi / ax.get_window_extent().height
-    places = np.array([height for height, *_ in ends])
-    for _ in range(50):         # push those that touch apart
-        for i in range(len(places) - 1):
-            lack = gap - (places[i + 1] - places[i])
-            if lack > 1e-6:
-                places[i:i + 2] += -lack / 2, lack / 2
+    # The nearest places that are so far apart.
+    apart = gap * np.arange(len(ends))
+    places = apart + isotonic_regression([end[0] for end in ends] - apart)
     for place, (_, x, y, line) in zip(places, ends):
         text = f"{line.get_label()} {format(y, values) if values else ''}"
         ax.annotate(text.strip(), (x, place), (3, 0), va="center",
@@ -1514,6 +1476,8 @@ def show_models(names, figure, table, finding):
     They are named in the register, and were evaluated on the test set;
     figure and table are numbers, and the finding begins the figure's caption.
     """
+    from sklearn.metrics import f1_score
+
     models = {name: _REGISTER[name] for name in names}
     many, rows = len(models) > 1, []
     fig = plt.figure(figsize=(6.69, 4.15 if many else 2.45))
@@ -1525,7 +1489,9 @@ def show_models(names, figure, table, finding):
         plot_curves(top, runs, color_of(name), "")
         top.set_title(f"{name}, rate {runs.settings['learning_rate']:g}")
         _plot_confusion(matrix, runs.first.y, runs.first.predicted)
-        scores = f1_scores(runs.first)
+        scores = 100 * f1_score(runs.first.y, runs.first.predicted,
+                                labels=range(10), average=None,
+                                zero_division=0)
         rows.append({"model": name, "train": f"{runs.train_accuracy:±.2f}",
                      "test": f"{runs.accuracy:±.2f}"}
                     | {str(k): f"{score:.1f}" for k, score in
@@ -1593,33 +1559,28 @@ def draw_penalties(by_alpha, stopped):
 def draw_lines(*panels, height=2.1, sharey=False):
     """Draw panels of lines side by side, each labeled at its end.
 
-    Each panel is a dict: ``curves`` holds (x, y, format) or (x, y, format,
-    color) by label; ``epochs``, if given, the updates of one epoch, for an
-    axis of epochs on top; ``plain_log`` says whether y gets a logarithmic
-    axis with plain numbers; the rest is passed on to Axes.set. With `sharey`
-    all have the same y axis, labeled once.
+    Each panel is a dict: ``curves`` holds (x, y, format) by label;
+    ``epochs``, if given, the updates of one epoch, for an axis of epochs on
+    top; ``plain_log`` says whether y gets a logarithmic axis with plain
+    numbers; the rest is passed on to Axes.set. With `sharey` all have the
+    same y axis, labeled once.
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(6.4, height),
                              sharey=sharey, squeeze=False)
     for ax, panel in zip(axes[0], panels):
-        _draw_panel(ax, **panel)
+        options = {"epochs": None, "plain_log": False} | panel
+        epochs, plain_log = options.pop("epochs"), options.pop("plain_log")
+        for label, (x, y, line) in options.pop("curves").items():
+            ax.plot(x, y, line, ms=3, label=label, color=_COLORS.get(label))
+        ax.set(**options)
+        if plain_log:
+            plain_log_axis(ax)
+        if epochs:
+            _mark_epochs(ax, epochs)
         if sharey:
             ax.label_outer()
         label_curves(ax)
     return fig
-
-
-def _draw_panel(ax, curves, epochs=None, plain_log=False, **options):
-    for label, (x, y, line, *color) in curves.items():
-        ax.plot(x, y, line, ms=3, label=label,
-                color=color[0] if color else _COLORS.get(label))
-        if isinstance(x[0], str):
-            ax.tick_params(axis="x", labelrotation=45)
-    ax.set(**options)
-    if plain_log:
-        plain_log_axis(ax)
-    if epochs:
-        _mark_epochs(ax, epochs)
 
 
 def _plot_digits(axes, images, titles=None):
@@ -1702,14 +1663,11 @@ def describe_machine(device):
     blas = [f"{p['internal_api']} {p['version']}, "
             f"{p.get('architecture', 'unknown')} kernels"
             for p in threadpool_info() if p["user_api"] == "blas"]
-    return [
-        {"what": "Python", "here": platform.python_version()},
-        {"what": "packages", "here": versions},
-        {"what": "processor", "here": f"{_processor_name()}, "
-         f"{joblib.cpu_count()} cores"},
-        {"what": "BLAS", "here": "; ".join(dict.fromkeys(blas))},
-        {"what": "PyTorch runs on", "here": f"{device}"},
-    ]
+    return [{"what": what, "here": here} for what, here in (
+        ("Python", platform.python_version()), ("packages", versions),
+        ("processor", f"{_processor_name()}, {joblib.cpu_count()} cores"),
+        ("BLAS", "; ".join(dict.fromkeys(blas))),
+        ("PyTorch runs on", device))]
 
 
 def _processor_name():
