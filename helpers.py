@@ -1660,23 +1660,19 @@ def describe_machine(device):
     packages = ("numpy", "torch", "torchvision", "scikit-learn", "scipy",
                 "matplotlib", "joblib")
     versions = ", ".join(f"{p} {version(p)}" for p in packages)
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, TypeError):   # not Linux, or not named
+        name = re.search(r"model name\s*: (.*)",
+                         Path("/proc/cpuinfo").read_text())[1]
+        processor = f"{name} ({platform.machine()})"
     blas = [f"{p['internal_api']} {p['version']}, "
             f"{p.get('architecture', 'unknown')} kernels"
             for p in threadpool_info() if p["user_api"] == "blas"]
     return [{"what": what, "here": here} for what, here in (
         ("Python", platform.python_version()), ("packages", versions),
-        ("processor", f"{_processor_name()}, {joblib.cpu_count()} cores"),
+        ("processor", f"{processor}, {joblib.cpu_count()} cores"),
         ("BLAS", "; ".join(dict.fromkeys(blas))),
         ("PyTorch runs on", device))]
-
-
-def _processor_name():
-    """Return the model of the processor, or its kind where that is unknown."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':')[1].strip()} ({platform.machine()})"
-    return platform.processor() or platform.machine()
 
 
 # -------------------------------------------------------- photos of digits
