@@ -184,12 +184,11 @@ def load_mnist(root="data"):
     arrays = []
     for part in ("train", "t10k"):
         images = np.frombuffer(contents[f"{part}-images-idx3-ubyte"],
-                               np.uint8, offset=16)
-        images = images.reshape(-1, 28 * 28).astype(np.float32)
-        images = _as_memory_map(np.divide(images, 255, out=images))
+                               np.uint8, offset=16).reshape(-1, 28 * 28)
         labels = np.frombuffer(contents[f"{part}-labels-idx1-ubyte"],
                                np.uint8, offset=8)
-        arrays += [images, labels.astype(np.int64)]
+        arrays += [_as_memory_map(np.divide(images, 255, dtype=np.float32)),
+                   labels.astype(np.int64)]
     return Data(*arrays)
 
 
@@ -1403,13 +1402,11 @@ def label_curves(ax, values=""):
     """
     from sklearn.isotonic import isotonic_regression
 
-    lines = [line for line in ax.get_lines()
-             if not line.get_label().startswith("_")]
     ax.margins(x=0.02)
     ax.get_ylim()               # brings the axis to its final limits
     to_share, ends = ax.transData + ax.transAxes.inverted(), []
-    for line in lines:
-        x, y = (line.get_xdata(orig=False)[-1], line.get_ydata(orig=False)[-1])
+    for line in ax.get_legend_handles_labels()[0]:
+        x, y = line.get_xydata()[-1]
         height = to_share.transform((x, y))[1]
         ends.append((height if math.isfinite(height) else 0, x, y, line))
     ends.sort(key=lambda end: end[0])

@@ -68,11 +68,9 @@ def write(folder, contents):
 
 def assert_is(data, files):
     for array, content in zip(data, files.values(), strict=True):
-        images = array.ndim == 2
-        expected = np.frombuffer(content, np.uint8, offset=16 if images else 8)
-        if images:
-            expected = expected.astype("f4") / 255
-        assert (array.ravel() == expected).all()
+        offset, white = (16, 255) if array.ndim == 2 else (8, 1)
+        expected = np.frombuffer(content, np.uint8, offset=offset)
+        assert (array.ravel() == expected.astype("f4") / white).all()
 
 
 def left_behind(root):
