@@ -1101,30 +1101,25 @@ def distorted_batches(images, batches, total, seed, strengths, order,
         Shows progress under this name.
     """
     rng = np.random.default_rng(seed)
-    images = np.asarray(images)
+    images, batches = np.asarray(images), iter(batches)
+    starts = range(0, total, group)
 
-    def prepare(indices, progress):
-        X = distort(images[np.concatenate(indices)], rng,
-                    np.interp(progress, (0, 1), strengths), order)
-        stops = np.cumsum([len(batch) for batch in indices])
-        return [(part[:, :part.any(axis=0).nonzero()[0].max(initial=0) + 1],
-                 batch) for part, batch in zip(np.split(X, stops[:-1]),
-                                               indices)]
-
-    batches, num_groups = iter(batches), math.ceil(total / group)
-    counts = range(num_groups)
-    if label:
-        counts = _progress(counts, num_groups, label)
-    with single_thread(), ThreadPoolExecutor(max_workers=1) as worker:
-        def submit(count):
+    def groups():
+        for start in starts:
             indices = list(itertools.islice(batches, group))
-            return worker.submit(prepare, indices, count * group / total)
+            X = distort(images[np.concatenate(indices)], rng,
+                        np.interp(start / total, (0, 1), strengths), order)
+            stops = np.cumsum([len(batch) for batch in indices])
+            yield [(part[:, :part.any(axis=0).nonzero()[0].max(initial=0) + 1],
+                    batch) for part, batch in zip(np.split(X, stops[:-1]),
+                                                  indices)]
 
-        coming = submit(0)
-        for count in counts:
+    ahead = groups()
+    with single_thread(), ThreadPoolExecutor(max_workers=1) as worker:
+        coming = worker.submit(next, ahead)
+        for _ in _progress(starts, len(starts), label) if label else starts:
             ready = coming.result()
-            if count + 1 < num_groups:
-                coming = submit(count + 1)
+            coming = worker.submit(next, ahead, None)
             yield from ready
 
 
