@@ -50,6 +50,11 @@ def mnist():
     return helpers.load_mnist(ROOT / "data")
 
 
+@pytest.fixture(scope="module", params=["sigmoid", "tanh", "relu"])
+def activation(request):
+    return request.param
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -12,8 +12,6 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import helpers
 
 SIZES = (784, 20, 15, 12, 10)
-activations = pytest.mark.parametrize("activation", ["sigmoid", "tanh",
-                                                     "relu"])
 
 
 def close(a, b, error=0):
@@ -56,7 +54,6 @@ def test_seed_decides_all_and_data_stay(nb, data, trainer, settings):
     assert all((a == b).all() for a, b in zip(data, before))
 
 
-@activations
 def test_whole_trajectory_agrees_with_pytorch(nb, mnist, activation):
     model = nb.MLP(nb.SIZES, activation, 0, np.float64)
     network = nb.to_torch(model)
@@ -117,7 +114,6 @@ def test_an_interrupted_training_leaves_the_network_as_it_was(nb, data):
     assert all(map(np.array_equal, model.weights, before.weights))
 
 
-@activations
 def test_train_with_its_history_equals_train_torch(nb, data, activation):
     model = nb.MLP(SIZES, activation, 0, np.float64)
     network = nb.to_torch(model)
