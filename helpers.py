@@ -1337,7 +1337,6 @@ def set_style():
         "figure.dpi": 140, "savefig.dpi": 140, "pdf.fonttype": 42,
         "figure.constrained_layout.use": True,
         "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8,
-        "legend.fontsize": 7.5, "legend.frameon": False,
         "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.5,
         "axes.axisbelow": True, "lines.linewidth": 1.4,
@@ -1474,8 +1473,8 @@ def show_models(names, figure, table, finding):
     models = {name: _REGISTER[name] for name in names}
     many, rows = len(models) > 1, []
     fig = plt.figure(figsize=(6.69, 4.15 if many else 2.45))
-    parts = fig.subfigures(*(2, 1) if many else (1, 2), **{
-        "height_ratios" if many else "width_ratios": (1, 1.15 if many else 1)})
+    parts = (fig.subfigures(2, 1, height_ratios=(1, 1.15)) if many
+             else fig.subfigures(1, 2))
     axes = [part.subplots(1, len(models), sharey=True, squeeze=False)[0]
             for part in parts]
     for top, matrix, (name, runs) in zip(*axes, models.items()):
