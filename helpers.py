@@ -2200,7 +2200,9 @@ _PAD_STYLE = """
 .digit-pad .reading {
   display: flex; flex-direction: column; justify-content: space-between;
 }
-.digit-pad .top { display: flex; justify-content: space-between; }
+.digit-pad .top {
+  display: flex; justify-content: space-between; margin-bottom: 6px;
+}
 .digit-pad output {
   display: flex; align-items: center; gap: 14px;
   padding: 0; font: inherit; color: inherit;
