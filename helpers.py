@@ -60,7 +60,7 @@ import torch
 from IPython import get_ipython
 from IPython.display import Markdown, clear_output, display
 from PIL import Image, ImageOps
-from scipy import ndimage
+from scipy import linalg, ndimage
 from tabulate import tabulate
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -1702,7 +1702,7 @@ _MAX_PIXELS = 50_000_000     # larger images are refused before decoding
 _WORK_SIZE = 640             # longer side of the image that is analyzed
 _FINE_SIZE = 120             # longer side of the cut-out digit: 6 x MNIST's
 _STROKE_WIDTH = (2.5, 3.8)   # accepted mean stroke widths, in MNIST pixels
-_FAMILIAR = 0.42             # share of a digit that may look unlike the known
+_FAMILIAR = 0.56             # share of a digit that may look unlike the known
 _EIGHT = np.ones((3, 3))     # pixels that touch at corners belong together
 
 
@@ -2077,39 +2077,31 @@ def prepare_digit(image):
 def known_digits(X, y):
     """Learn what digits look like: each class's mean and main directions.
 
-    For images X, shape (N, 784), and labels y, returns (10, 784) and the 40
-    first principal components of each class, (10, 784, 40).
+    For images X, shape (N, 784), and labels y, returns (10, 784, 17): in
+    column 0 the mean of each class, then 16 of its principal components.
     """
     classes = [X[y == k] for k in range(10)]
-    means = np.array([images.mean(axis=0) for images in classes])
-    start = np.random.default_rng(0).standard_normal((784, 40), np.float32)
-    components = [start] * 10
-    for k, images in enumerate(classes):
-        spread = np.cov(images.T, dtype=np.float32)
-        with single_thread():
-            for _ in range(10):     # subspace iteration: no need of all 784
-                components[k] = np.linalg.qr(spread @ components[k])[0]
-    return means, np.array(components)
+    return np.array([np.column_stack([images.mean(axis=0), linalg.eigh(
+        np.cov(images.T, ddof=0, dtype=np.float32),
+        subset_by_index=(768, 783))[1]]) for images in classes])
 
 
 def read_digits(model, X, known):
     """Return probabilities, (N, 10), for prepared digits, (N, 784).
 
-    They are means over the digit and 12 small distortions of it. The less
+    They are means over the digit and its four shifts by one pixel. The less
     a digit looks like the `known_digits`, the nearer they are to 0.1 each:
     what matters is the share of its length that its class's principal
     components leave unexplained.
     """
-    rng = np.random.default_rng(0)
-    copies = [X] + [distort(X, rng, 0.5) for _ in range(12)]
-    probs = np.mean([model.predict_proba(copy) for copy in copies], axis=0)
+    probs = np.mean([model.predict_proba(np.roll(X, shift, axis=1))
+                     for shift in (0, 1, -1, 28, -28)], axis=0)
     best = probs.argmax(axis=1)
-    means, components = known
     left = np.empty(len(X))
     for k in range(10):
-        off = X[best == k] - means[k]
+        off = X[best == k] - known[k, :, 0]
         left[best == k] = (off ** 2).sum(axis=1) - (
-            (off @ components[k]) ** 2).sum(axis=1)
+            (off @ known[k, :, 1:]) ** 2).sum(axis=1)
     share = np.sqrt(np.maximum(left, 0)
                     / np.maximum((X ** 2).sum(axis=1), 1e-9))
     weight = np.minimum(1, _FAMILIAR / np.maximum(share, 1e-9))[:, None] ** 4
@@ -2183,7 +2175,9 @@ _PAD_STYLE = """
 .digit-pad .reading {
   display: flex; flex-direction: column; justify-content: space-between;
 }
-.digit-pad .top { display: flex; justify-content: space-between; }
+.digit-pad .top {
+  display: flex; justify-content: space-between; margin-bottom: 6px;
+}
 .digit-pad output {
   display: flex; align-items: center; gap: 14px;
   padding: 0; font: inherit; color: inherit;
@@ -2232,9 +2226,8 @@ _PAD_MARKUP = """
   <div class="top"><output></output><div class="seen" role="img"
     aria-label="The 28 x 28 pixels that the network sees">CANVASwhat it
     sees</div></div>METERS</div>
-<div class="strip"><button type="button">Clear</button></div>
-""".replace("CANVAS", '<canvas width="28" height="28"></canvas>').replace(
-    "METERS", "".join(f"""
+<div class="strip"><button type="button">Clear</button>EXAMPLES</div>
+""".replace("METERS", "".join(f"""
   <div role="meter" aria-label="Probability of {digit} in percent"
     >{digit}<i></i><span></span></div>""" for digit in range(10)))
 
@@ -2244,32 +2237,41 @@ _PAD_SCRIPT = r"""
   const PAD = 280, PEN = 22, SIDE = 28;
   const column = (i) => i % SIDE, row = (i) => Math.floor(i / SIDE);
   const sum = (numbers) => numbers.reduce((total, n) => total + n);
+  const squares = (numbers) => sum(numbers.map((n) => n * n));
   const clamp = (n, low, high) => Math.min(Math.max(n, low), high);
-  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt());
-  const layers = settings.layers.map((layer) => {
-    const [scale, b] = [layer.scale, layer.b].map(
-      (text) => new Float32Array(bytes(text).buffer));
-    const W = Float32Array.from(new Int8Array(bytes(layer.W).buffer),
-      (q, i) => q * scale[i % scale.length]);
-    return { W, b };
-  });
-  const examples = settings.examples.map((text) =>
-    Float32Array.from(bytes(text), (value) => value / 255));
+  const bytes = (text, Kind) => Kind.from(atob(text), (c) => c.charCodeAt());
+  const floats = (text) => new Float32Array(bytes(text, Uint8Array).buffer);
+  const layer = ([W, ...rest]) => [bytes(W, Int8Array), ...rest.map(floats)];
+  const layers = settings.layers.map(layer), known = settings.known.map(layer);
+  const shares = (gray) => Float32Array.from(gray, (value) => value / 255);
+  const examples = settings.examples.map((x) => shares(bytes(x, Uint8Array)));
   const activation = { relu: (z) => Math.max(z, 0), tanh: Math.tanh,
     sigmoid: (z) => 1 / (1 + Math.exp(-z)) }[settings.activation];
 
-  // From 784 pixels to 10 probabilities, in 32-bit floats.
-  const predict = (pixels) => {
-    let a = pixels;
-    layers.forEach(({ W, b }, index) => {
-      const z = Float32Array.from(b), n = z.length;
-      a.forEach((value, i) => {
-        if (value) for (let j = 0; j < n; j++) z[j] += value * W[i * n + j];
-      });
-      a = index + 1 < layers.length ? z.map(activation) : z;
+  const affine = (a, [W, scale, b]) => { // in 32-bit floats
+    const n = b.length, z = new Float32Array(n);
+    a.forEach((value, i) => {
+      if (value) for (let j = 0; j < n; j++) z[j] += value * W[i * n + j];
     });
-    const top = Math.max(...a), powers = a.map((z) => Math.exp(z - top));
+    return z.map((total, j) => total * scale[j] + b[j]);
+  };
+  const predict = (pixels) => {
+    const z = layers.reduce((a, layer, index) =>
+      affine(index ? a.map(activation) : a, layer), pixels);
+    const top = Math.max(...z), powers = z.map((each) => Math.exp(each - top));
     return powers.map((power) => power / sum(powers));
+  };
+  // As read_digits does: the mean over the digit and its shifts by a pixel,
+  // nearer to 0.1 the more of it is left that `known` does not explain.
+  const read = (pixels) => {
+    const each = [0, 1, -1, SIDE, -SIDE].map((shift) =>
+      predict(pixels.map((_, i) => pixels.at((i + shift) % pixels.length))));
+    const probs = each[0].map((_, k) => sum(each.map((p) => p[k])) / 5);
+    const best = probs.indexOf(Math.max(...probs)), all = squares(pixels);
+    const [half, ...parts] = affine(pixels, known[best]);
+    const left = all - 2 * half - squares(parts);
+    const weight = Math.min(1, settings.familiar ** 4 * (all / left) ** 2);
+    return probs.map((p) => weight * p + (1 - weight) / 10);
   };
 
   const ink = Object.assign(document.createElement("canvas"), { width: SIDE,
@@ -2281,9 +2283,8 @@ _PAD_SCRIPT = r"""
     ink.setTransform(scaleX, 0, 0, scaleY, -left * scaleX, -top * scaleY);
     [ink.lineWidth, ink.lineCap, ink.lineJoin] = [width, "round", "round"];
     ink.stroke(new Path2D(path(strokes)));
-    const alpha = ink.getImageData(0, 0, SIDE, SIDE).data.filter(
-      (_, i) => i % 4 === 3);
-    return Float32Array.from(alpha, (value) => value / 255);
+    return shares(ink.getImageData(0, 0, SIDE, SIDE).data.filter(
+      (_, i) => i % 4 === 3));
   };
 
   // As prepare_digit does: strokes get a usual width, the digit fits in
@@ -2320,20 +2321,19 @@ _PAD_SCRIPT = r"""
     if (pad.started) return; // by another script: there may be several pads
     pad.started = true;
     pad.innerHTML = settings.markup;
-    pad.style.setProperty("--needed", settings.needed);
     const find = (selector) => pad.querySelector(selector), svg = find("svg");
     let strokes, stroke, loaded, pen = [140, 140];
     const show = () => {
-      const used = strokes.length > 0 || loaded !== null;
-      const seen = strokes.length && !loaded ? prepare(strokes)
+      const used = strokes.length + loaded.length > 0;
+      const seen = used && !loaded.length ? prepare(strokes)
         : rasterize(strokes, PEN, [0, 0], [0.1, 0.1]).map(
-          (value, i) => Math.max(value, loaded?.[i] ?? 0));
-      const probs = used ? predict(seen) : new Float32Array(10);
+          (value, i) => Math.max(value, loaded[i] ?? 0));
+      const probs = used ? read(seen) : new Float32Array(10);
       const most = Math.max(...probs), digit = probs.indexOf(most);
       const percent = (p) => used ? `${(100 * p).toFixed(1)} %` : "";
       pad.classList.toggle("used", used);
       find("path").setAttribute("d", path(strokes));
-      paint(find(".board canvas"), loaded ?? []);
+      paint(find(".board canvas"), loaded);
       paint(find(".seen canvas"), seen);
       find("output").innerHTML = !used ? "" : most >= settings.needed
         ? `<b>${digit}</b><span>${percent(most)}</span>`
@@ -2344,10 +2344,6 @@ _PAD_SCRIPT = r"""
         meter.lastChild.textContent = percent(probs[k]);
       });
     };
-    const reset = (pixels) => {
-      [strokes, stroke, loaded] = [[], null, pixels];
-      show();
-    };
     const extend = ([x, y]) => {
       if (!stroke) strokes.push(stroke = [[x - 0.01, y]]); // a dot is a line
       stroke.push([x, y]);
@@ -2357,11 +2353,9 @@ _PAD_SCRIPT = r"""
       if (event.type === "pointerdown" || !down) stroke = null;
       if (!down || !event.isPrimary) return;
       const { left, top, width } = svg.getBoundingClientRect();
-      const between = event.getCoalescedEvents?.() ?? [];
-      for (const e of between.length ? between : [event]) {
+      for (const e of [...event.getCoalescedEvents?.() ?? [], event])
         extend([e.clientX - left, e.clientY - top].map((length) =>
           clamp(length / width, 0, 1) * PAD));
-      }
       show();
     };
     svg.onpointerleave = () => { stroke = null; };
@@ -2375,16 +2369,15 @@ _PAD_SCRIPT = r"""
       find("circle").setAttribute("transform", `translate(${pen})`);
       if (event.shiftKey) { extend(pen); show(); }
     };
-    pad.dataset.lmSuppressShortcuts = "true"; // or Jupyter takes the keys
-    pad.onkeydown = (event) => event.stopPropagation();
-    find("button").onclick = () => reset(null);
-    examples.forEach((pixels, i) => {
-      const button = find(".strip").appendChild(find("button").cloneNode());
-      button.ariaLabel = `Load test digit ${i + 1}`;
-      button.onclick = () => reset(pixels);
-      paint(button.appendChild(find("canvas").cloneNode()), pixels);
+    pad.onkeydown = (event) => event.stopPropagation(); // no page takes them
+    pad.querySelectorAll("button").forEach((button, i) => {
+      if (i) paint(button.firstChild, examples[i - 1]);
+      button.onclick = () => {
+        [strokes, stroke, loaded] = [[], null, examples[i - 1] ?? []];
+        show();
+      };
     });
-    reset(null);
+    find("button").onclick(); // Clear
   };
 
   document.querySelectorAll(`[data-pad=${settings.name}]`).forEach(start);
@@ -2392,18 +2385,20 @@ _PAD_SCRIPT = r"""
 """
 
 
-def show_pad(model, needed, X, number, caption):
+def show_pad(model, known, needed, X, number, caption):
     """Display a pad on which a digit is drawn and read, in the page itself.
 
     The page holds all that it needs: the network, as 8-bit integers with one
     scale a column, and plain JavaScript, which prepares what is drawn as
-    `prepare_digit` does. Where scripts don't run (GitHub, the PDF) a picture
-    of the pad stands in its place.
+    `prepare_digit` does and reads it as `read_digits` does. Where scripts
+    don't run (GitHub, the PDF) a picture of the pad stands in its place.
 
     Parameters
     ----------
     model : object with sizes, weights, biases, activation, predict_proba
         A network of 784 inputs and 10 classes; relu, tanh or sigmoid.
+    known : ndarray, shape (10, 784, 17)
+        Made by `known_digits`.
     needed : float, in [0, 1]
         The confidence below which the answer is "not sure".
     X : array_like, shape (N, 784), in [0, 1]
@@ -2423,8 +2418,8 @@ def show_pad(model, needed, X, number, caption):
                          f"classes, got sizes {list(model.sizes)}")
     if not 0 <= needed <= 1:
         raise ValueError(f"needed must be in [0, 1], got {needed}")
-    show_figure(_draw_pad(model.predict_proba(X[:1])[0], needed, X), number,
-                caption, _pad_page(model, needed, X))
+    show_figure(_draw_pad(read_digits(model, X[:1], known)[0], needed, X),
+                number, caption, _pad_page(model, known, needed, X))
 
 
 def _quantize(W):
@@ -2439,25 +2434,38 @@ def _quantize(W):
     return np.rint(W / scale).astype(np.int8), scale
 
 
-def _pad_page(model, needed, X):
+def _pad_page(model, known, needed, X):
     """Return the pad as HTML, with PICTURE where a PNG of it goes."""
     def text(array, dtype):
         return base64.b64encode(array.astype(dtype).tobytes()).decode()
 
-    layers = [dict(W=text(W, "i1"), scale=text(scale, "<f4"), b=text(b, "<f4"))
-              for (W, scale), b in zip(map(_quantize, model.weights),
-                                       model.biases)]
+    def layer(W, b):
+        W, scale = _quantize(W)
+        return text(W, "i1"), text(scale, "<f4"), text(b, "<f4")
+
+    markup = (_PAD_STYLE + _PAD_MARKUP).replace("EXAMPLES", "".join(
+        f'<button type="button" aria-label="Load test digit {k + 1}">CANVAS'
+        "</button>" for k in range(len(X)))).replace(
+            "CANVAS", '<canvas width="28" height="28"></canvas>')
+    # |x - m|^2 = |x|^2 - 2 (x m - m m / 2), and the components' part of it
+    # is that of x C - m C: two products of x with columns, as in a layer.
+    offsets = [-W[:, 0] @ W / ([2] + 16 * [1]) for W in known]
     settings = dict(
-        layers=layers, activation=model.activation, needed=float(needed),
-        widths=_STROKE_WIDTH, markup=_PAD_STYLE + _PAD_MARKUP,
+        layers=list(map(layer, model.weights, model.biases)),
+        known=list(map(layer, known, offsets)), familiar=_FAMILIAR,
+        activation=model.activation, needed=float(needed),
+        widths=_STROKE_WIDTH, markup=markup,
         examples=[text(np.rint(255 * x), np.uint8) for x in X])
     # Named after its content, a pad is the same in every run.
     name = "pad-" + hashlib.md5(json.dumps(settings).encode()).hexdigest()
     # Nothing in a script may end it.
     script = _PAD_SCRIPT.replace("SETTINGS", json.dumps(
         settings | dict(name=name)).replace("</", "<\\/"))
-    return (f'<div class="digit-pad" data-pad="{name}"><img alt="A pad to draw'
-            f' a digit on" src="data:image/png;base64,PICTURE"></div>\n'
+    # The second attribute keeps Jupyter from taking the keys.
+    return (f'<div class="digit-pad" data-pad="{name}" '
+            f'data-lm-suppress-shortcuts="true" style="--needed: {needed}">'
+            '<img alt="A pad to draw a digit on" '
+            'src="data:image/png;base64,PICTURE"></div>\n'
             f"<script>{script}</script>")
 
 
