@@ -7,7 +7,6 @@ import ast
 import base64
 import dis
 import re
-import symtable
 import sys
 import types
 from collections import Counter
@@ -106,7 +105,7 @@ def test_visible_code_needs_nothing_that_only_hidden_cells_bind(code):
     unseen = set().union(*map(bound, code.hidden)).difference(
         *map(bound, code.visible))
     for cell in code.visible:
-        assert not unseen & used(symtable.symtable(cell.source, "", "exec"))
+        assert not unseen & used(compile(cell.source, "", "exec"))
 
 
 def test_few_names_are_bound_in_several_cells(code):
@@ -121,17 +120,20 @@ def test_most_visible_code_follows_text(committed, code):
 
 
 def bound(cell):
-    """Return the names that a cell binds at module level, imports aside."""
-    symbols = symtable.symtable(cell.source, "", "exec").get_symbols()
-    return {symbol.get_name() for symbol in symbols if symbol.is_assigned()}
+    """Return the names that a cell binds at module level."""
+    return named(compile(cell.source, "", "exec"), "STORE_NAME")
 
 
-def used(table):
+def used(code):
     """Return the names that code takes from module level."""
-    return {symbol.get_name() for symbol in table.get_symbols()
-            if symbol.is_referenced() and (table.get_type() == "module"
-                                           or symbol.is_global())
-            }.union(*map(used, table.get_children()))
+    return named(code, "LOAD_NAME", "LOAD_GLOBAL").union(*(
+        used(part) for part in code.co_consts
+        if isinstance(part, types.CodeType)))
+
+
+def named(code, *operations):
+    return {step.argval for step in dis.get_instructions(code)
+            if step.opname in operations}
 
 
 def test_definitions_only_import_define_and_set_constants(committed):

@@ -216,6 +216,10 @@ def test_hand_in_from_colab(tmp_path, monkeypatch, capsys):
     notebook, downloads = notebook_of(), []
     notebook.cells[3].metadata["executionInfo"] = dict(
         user=dict(displayName="A Student", userId="1"))
+    notebook.cells.insert(3, v4.new_code_cell(
+        "files.upload()", execution_count=2, outputs=[v4.new_output(
+            "stream", text="Saving A Student.jpg to A Student.jpg")]))
+    notebook.cells[4].execution_count = 3
     notebook.cells.append(v4.new_code_cell("%run tests/hand_in.py E1"))
     front = {output.data["text/markdown"]: output.update(
         data={"text/markdown": "*The last section puts its summary here.*"})
