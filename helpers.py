@@ -2648,39 +2648,3 @@ def _naive_digit(image):
     """Resize a photo to 28 x 28 and invert it: what is usually tried."""
     small = Image.fromarray(image).convert("L").resize((28, 28))
     return 1 - np.asarray(small, np.float32).reshape(784) / 255
-
-
-def perturb(images, kind, strength, rng):
-    """Shift, rotate, thin, thicken or add noise to MNIST images, (N, 784).
-
-    kind is "shift" (strength in pixels), "rotate" (degrees, either sense),
-    "noise" (its standard deviation), "thinner" or "thicker" (weight in [0, 1]
-    of an erosion or dilation by 3 x 3).
-    """
-    stack = images.reshape(-1, 28, 28)
-    sign = rng.choice([-1, 1], len(stack))
-    if kind == "shift":         # up, down, left or right
-        axis = rng.integers(2, size=len(stack))
-        result = np.empty_like(stack)
-        for a, s in ((0, -1), (0, 1), (1, -1), (1, 1)):
-            chosen = (axis == a) & (sign == s)
-            offset = (0, s * strength * (a == 0), s * strength * (a == 1))
-            result[chosen] = ndimage.shift(stack[chosen], offset, order=1)
-    elif kind == "rotate":
-        result = np.empty_like(stack)
-        for s in (-1, 1):
-            result[sign == s] = ndimage.rotate(
-                stack[sign == s], s * strength, axes=(2, 1), reshape=False,
-                order=1)
-    elif kind == "noise":
-        noise = rng.standard_normal(stack.shape, np.float32)
-        result = stack + np.float32(strength) * noise
-    elif kind in ("thinner", "thicker"):
-        change = (ndimage.grey_erosion if kind == "thinner"
-                  else ndimage.grey_dilation)
-        result = (1 - strength) * stack + strength * change(stack, (1, 3, 3))
-    else:
-        raise ValueError(f"unknown kind {kind!r}; give shift, rotate, noise, "
-                         "thinner or thicker")
-    result = np.clip(result, 0, 1, out=result)
-    return result.astype(np.float32, copy=False).reshape(-1, 784)

@@ -25,7 +25,6 @@ from helpers import (
     confidence_needed,
     digit_steps,
     known_digits,
-    perturb,
     photograph,
     prepare_digit,
     read_digits,
@@ -551,24 +550,6 @@ def test_photographs_are_seeded_and_readable(kind, five):
     np.testing.assert_array_equal(photo, again)
     assert same_digit(prepare_digit(photo), five, 0.6)
     assert _naive_digit(photo).shape == (784,)
-
-
-@pytest.mark.parametrize("kind, none, strong", [
-    ("shift", 0, 4), ("rotate", 0, 25), ("noise", 0, 0.5),
-    ("thinner", 0, 1), ("thicker", 0, 1)])
-def test_perturb(kind, none, strong, five):
-    X = np.tile(five, (20, 1))
-    before = X.copy()
-    rng = np.random.default_rng(5)
-    np.testing.assert_allclose(perturb(X, kind, none, rng), X, atol=1e-6)
-    changed = perturb(X, kind, strong, rng)
-    assert changed.shape == X.shape and changed.dtype == np.float32
-    assert 0 <= changed.min() and changed.max() <= 1
-    assert np.abs(changed - X).max() > 0.3
-    np.testing.assert_array_equal(X, before)
-    ink = changed.sum() / X.sum()
-    assert {"thinner": ink < 0.8, "thicker": ink > 1.2,
-            "noise": ink > 1}.get(kind, 0.95 < ink < 1.05)
 
 
 def test_confidence_needed_is_the_lowest_that_is_right_enough():
