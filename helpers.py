@@ -230,8 +230,7 @@ def _good_files(root):
             if not path.is_file():
                 continue
             with open(path, "rb") as file:
-                start = file.read(2)
-                file.seek(0)
+                start = file.peek(2)[:2]
                 if start == b"\x1f\x8b":
                     content = gzip.GzipFile(fileobj=file).read(_LARGEST)
                 elif start == b"\0\0":
@@ -392,7 +391,6 @@ def check_images(X, num_pixels, dtype):
 
 
 def _refuse_bytes(X):
-    """Raise ValueError for pixels that nobody divided by 255."""
     if 0 <= X.min() and 20 < X.max() <= 255:
         raise ValueError(f"X has pixels up to {X.max():g}: divide by 255")
 
@@ -1401,7 +1399,6 @@ def show_figure(fig, number, caption, page=""):
 
 
 def _mark_epochs(ax, updates_per_epoch):
-    """Add an axis of epochs on top of an axis of iterations."""
     if ax.child_axes:
         return                  # there is one already
     top = ax.secondary_xaxis("top", functions=(

@@ -131,6 +131,7 @@ def test_the_register_outlives_its_cell(monkeypatch, results, once):
     again = helpers.register(functools.partial(results.train, rate=7), 1)
     again.run({"a": once, "b": once})
     assert again is first and again["a"].loss == 1 and again["b"].loss == 7
+    assert helpers.fill_in("{a.loss:.0f}, {b.loss:.0f}") == "1, 7"
 
 
 # --------------------------------------------------------- train_and_measure
