@@ -1411,9 +1411,14 @@ def _mark_epochs(ax, updates_per_epoch):
 
 
 def plain_log_axis(ax):
-    """Make the y axis logarithmic, with plain numbers at 1, 2, 5, 10..."""
+    """Make the y axis logarithmic, with plain numbers at 1, 2, 5, 10...
+
+    If it spans more than two decades, they stand at 1, 3, 10...
+    """
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(plt.LogLocator(
+        subs=(1, 2, 5) if high < 100 * low else (1, 3)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
 
@@ -1423,7 +1428,7 @@ def label_curves(ax):
     from sklearn.isotonic import isotonic_regression
 
     ax.margins(x=0.02)
-    ax.get_ylim()               # brings the axis to its final limits
+    ax.figure.canvas.figure.draw_without_rendering()    # places the axis
     to_share, ends = ax.transData + ax.transAxes.inverted(), []
     for line in ax.get_legend_handles_labels()[0]:
         x, y = line.get_xydata()[-1]
@@ -1478,7 +1483,7 @@ def _plot_confusion(ax, runs):
                       for run in runs], axis=0)
     errors = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(errors, 0)
-    ax.imshow(errors, norm=LogNorm(0.1, 20),
+    ax.imshow(errors, norm=LogNorm(0.1, 20), aspect="auto",
               cmap=plt.get_cmap("Oranges").with_extremes(under="white"))
     for (row, column), count in np.ndenumerate(counts):
         if round(count):
@@ -1499,8 +1504,8 @@ def show_models(names, figure, table, finding):
     """
     models = {name: _REGISTER[name] for name in names}
     many, rows = len(models) > 1, []
-    fig = plt.figure(figsize=(6.69, 4.15 if many else 2.45))
-    parts = (fig.subfigures(2, 1, height_ratios=(1, 1.15)) if many
+    fig = plt.figure(figsize=(6.69, 3.6 if many else 2.1))
+    parts = (fig.subfigures(2, 1, height_ratios=(1, 1.1)) if many
              else fig.subfigures(1, 2))
     axes = [part.subplots(1, len(models), sharey=True, squeeze=False)[0]
             for part in parts]
@@ -1535,7 +1540,7 @@ def draw_rates(searches, models):
     `searches` has, by label, `Runs` by rate that were evaluated on validation
     images; `models` has `Runs` by name.
     """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(6.69, 2.2),
+    fig, (left, right) = plt.subplots(1, 2, figsize=(6.69, 1.85),
                                       width_ratios=(1, 1.3))
     for label, tried in searches.items():
         left.plot([*tried], [100 - runs.accuracy for runs in tried.values()],
@@ -1557,7 +1562,7 @@ def draw_penalties(by_alpha, stopped):
     `by_alpha` has `Runs` by alpha, the plain ones under 0; `stopped`, their
     values at an earlier epoch, are drawn as dotted lines.
     """
-    fig, axes = plt.subplots(1, 3, figsize=(6.69, 2.1))
+    fig, axes = plt.subplots(1, 3, figsize=(6.69, 1.8))
     plot_curves(axes[0], by_alpha[0], color_of("Adam"), "")
     axes[0].set_ylabel("loss, α = 0")
     plain_log_axis(axes[0])
@@ -1574,7 +1579,7 @@ def draw_penalties(by_alpha, stopped):
     return fig
 
 
-def draw_lines(*panels, height=2.1, sharey=False):
+def draw_lines(*panels, height=1.85, sharey=False):
     """Draw panels of lines side by side, each labeled at its end.
 
     Each panel is a dict: ``curves`` holds (x, y, format) by label;
@@ -1620,7 +1625,7 @@ def digit_grid(images, rows, columns, height, titles=None):
 
 def draw_errors(run, images):
     """Draw a run's confusion matrix beside its most confident errors."""
-    fig = plt.figure(figsize=(6.4, 2.8))
+    fig = plt.figure(figsize=(6.4, 2.3))
     left, right = fig.subfigures(1, 2, width_ratios=(1.15, 1), wspace=0.04)
     matrix = left.subplots()
     _plot_confusion(matrix, [run])
@@ -1640,14 +1645,14 @@ def draw_mistakes(run, images):
                [i for i in wrong if (run.y[i], run.predicted[i]) == pair][:4]]
     sure = wrong[np.argsort(-confidence[wrong])][:24 - len(typical)]
     picked = np.array([*typical, *sure], int)
-    return digit_grid(images[picked], 2, 12, 1.5, [
+    return digit_grid(images[picked], 2, 12, 1.4, [
         f"{run.y[i]} as {run.predicted[i]}\n{100 * confidence[i]:.1f} %"
         for i in picked])
 
 
 def draw_network(sizes, activation_label):
     """Draw an MLP as columns of neurons with its layer sizes."""
-    fig, ax = plt.subplots(figsize=(6.4, 2.3))
+    fig, ax = plt.subplots(figsize=(6.4, 1.55))
     ax.axis("off")
     last = len(sizes) - 1
     heights = [np.linspace(-1, 1, max(5, 8 - i)) for i in range(len(sizes))]
@@ -2470,7 +2475,7 @@ def _draw_pad(probs, needed, X):
     """Return a picture of the pad with the first image and its reading."""
     import matplotlib.pyplot as plt
 
-    fig = plt.figure(figsize=(6.4, 2.2))
+    fig = plt.figure(figsize=(6.4, 1.8))
     above, below = fig.subfigures(2, 1, height_ratios=(4.5, 1))
     board, bars = above.subplots(1, 2, width_ratios=(1, 1.5))
     _plot_digits([board], X[:1])

@@ -4,34 +4,40 @@ import hashlib
 import json
 import re
 from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pypandoc
 import typst
 from nbconvert.exporters import TemplateExporter
 from nbconvert.filters import strip_ansi, wrap_text
+from PIL import Image
 
 STYLE = Path(__file__).resolve().parent / "report" / "report.typ"
+LEADINGS = "0.52em", "0.5em", "0.54em", "0.48em"
 # Of one output, the first of these is shown.
 KINDS = ("application/pdf", "image/png", "image/jpeg", "text/markdown",
          "text/latex", "text/plain")
-FENCE = r"(?sm)^```.*?^```$"
+FENCE = r"^```.*?^```$"
 BLOCK = re.compile(
-    FENCE + r"|^##+ (?P<section>\d+(?:\.\d+)*)[^\n]*"
-    r"|^\*\*(?P<kind>Figure|Table|Abstract)(?: (?P<number>\d+))?\..*?"
-    r"(?=\n\s*\n|\Z)")
+    r"(?sm)(?P<picture>^```\{=typst\}\n#picture[^\n]*\n```\s+)?"
+    r"^\*\*(?P<kind>Figure|Table|Abstract)(?: (?P<number>\d+))?\."
+    r"(?:(?!\n\s*\n).)*(?P<rows>\s*?(?:\n\|[^\n]*)+)?|" + FENCE
+    + r"|^##+ (?P<section>\d+(?:\.\d+)*)[^\n]*")
 REFERENCE = re.compile(
-    FENCE + r"|`[^`]+`|\*\*(?:Figure|Table) \d+\."
+    r"(?sm)" + FENCE + r"|`[^`]+`|\*\*(?:Figure|Table) \d+\."
     r"|\b(?P<kind>Figure|Table|Section)\s+(?P<number>\d+(?:\.\d+)?)")
-# A last paragraph that is no heading, table, list, display or caption.
-LEAD_IN = re.compile(r"(?s)(?:\A|(?<=\n\n))(?!#|\||>|[-*+] |\d+\. |\$\$|```"
-                     r"|\*\*(?:Table|Figure))(?:(?!\n\n).)+\Z")
+# A paragraph, no heading, table, list, display or caption, and the code that
+# follows it.
+LEAD_IN = re.compile(
+    r"(?s)(?<=\n\n)(?!\s|#|\||>|[-*+] |\d+\. |\$\$|\*\*(?:Table|Figure))"
+    r"((?:(?!\n\n|```).)+)\n\n\s*```\{=typst\}\n#code(\([^\n]*\))\n```")
 # In pandoc's Typst code is left alone; formulas are repaired, and cells of
 # tables that begin with a sign, which Typst would take for lists.
-TOKEN = re.compile(r"(?ms)^#(?:code|listing|printed|picture)\([^\n]*|`[^`]+`"
-                   r"|\\.|(?P<math>\$(?:\\.|[^$\\])+\$)"
-                   r"|(?P<cell>\[(?=[-+=/] ))")
+TOKEN = re.compile(r"(?ms)^#(?!link)\w+\(\"[^\n]*|`[^`]+`|\\."
+                   r"|(?P<math>\$(?:\\.|[^$\\])+\$)|(?P<cell>\[(?=[-+=/] ))")
 # Symbols with another name, sizes of delimiters, norms, absolute values.
 REPAIRS = {r"\b(\w+)\.circle\b": r"\1.o",
            r"#scale\(x: (\d+%), y: \1\)\[(.+?)\]": r"stretch(\2, size: #\1)",
@@ -52,11 +58,6 @@ def wrap(function, markdown, label=""):
             + typst_block(f"] <{label}>" if label else "]"))
 
 
-def lead_in(markdown):
-    """Keep a last paragraph with what follows it."""
-    return LEAD_IN.sub(lambda m: wrap("keep", m[0]), markdown.strip())
-
-
 def dress(markdown):
     """Mark captions and the abstract, and link references to their goals."""
     labels = set()
@@ -67,15 +68,22 @@ def dress(markdown):
         labels.add(label)
         if match["section"]:
             return f"{match[0]} {{#{label}}}"
-        return (wrap(f"{kind.lower()}-text", match[0], label) if kind
-                else match[0])
+        if not kind:
+            return match[0]
+        picture, rows = match["picture"] or "", match["rows"] or ""
+        text = match[0].removeprefix(picture).removesuffix(rows)
+        if kind == "Abstract":
+            return wrap("abstract", text)
+        return wrap(f'float("{kind}")', wrap("caption", text, label)
+                    + typst_block("][") + picture + rows)
 
     def link(match):
         label = f"{match['kind']}-{match['number']}".lower()
         text = f"{match['kind']}\u00a0{match['number']}"  # on one line
         return f"[{text}](#{label})" if label in labels else match[0]
 
-    return REFERENCE.sub(link, BLOCK.sub(mark, markdown))
+    return REFERENCE.sub(link, BLOCK.sub(mark, LEAD_IN.sub(
+        lambda m: wrap(f"lead{m[2]}", m[1]), markdown)))
 
 
 def repair(token):
@@ -86,6 +94,30 @@ def repair(token):
     return text
 
 
+def white(page):
+    """Return the largest white strip of a page, as a share of its height."""
+    ink = np.asarray(Image.open(BytesIO(page)).convert("L")) < 200
+    foot = int(0.96 * len(ink))  # where its margin begins
+    rows = np.flatnonzero(ink[:foot].any(axis=1))
+    return np.diff(rows, append=foot).max() / len(ink)
+
+
+def fill_pages(main):
+    """Return the PDF, with that leading of the text that fills pages best."""
+    tried = {}
+    for leading in LEADINGS:
+        # Typst's own fonts alone, so that all machines set the same pages.
+        typesetter = typst.Compiler(main, main.parent, sys_inputs={
+            "leading": leading}, ignore_system_fonts=True)
+        pages = typesetter.compile(format="png", ppi=20)
+        (end,) = json.loads(typesetter.query("<end>", "value"))
+        worst = max(map(white, pages[:end - 1]), default=0)
+        tried[worst] = typesetter
+        if worst < 0.12:
+            break
+    return tried[min(tried)].compile()
+
+
 class TypstPDF(TemplateExporter):
     """Export a notebook by pandoc and Typst, which pip installs."""
 
@@ -93,8 +125,7 @@ class TypstPDF(TemplateExporter):
 
     def default_filters(self):
         yield from super().default_filters()
-        yield from dict(typst=typst_block, lead_in=lead_in,
-                        shown=self.shown).items()
+        yield from dict(typst=typst_block, shown=self.shown).items()
 
     def shown(self, outputs):
         """Yield the outputs of a cell as Markdown; collect their images."""
@@ -134,6 +165,4 @@ class TypstPDF(TemplateExporter):
             main = Path(root, "main.typ")
             main.write_text(STYLE.read_text("utf-8")
                             + TOKEN.sub(repair, source), "utf-8")
-            # Typst's own fonts alone, so that all machines set the same pages.
-            return typst.compile(main, root=root,
-                                 ignore_system_fonts=True), resources
+            return fill_pages(main), resources
