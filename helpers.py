@@ -1579,17 +1579,16 @@ def draw_penalties(by_alpha, stopped):
     return fig
 
 
-def draw_lines(*panels, height=1.85, sharey=False):
+def draw_lines(*panels, height=1.85):
     """Draw panels of lines side by side, each labeled at its end.
 
     Each panel is a dict: ``curves`` holds (x, y, format) by label;
     ``epochs``, if given, the updates of one epoch, for an axis of epochs on
     top; ``plain_log`` says whether y gets a logarithmic axis with plain
-    numbers; the rest is passed on to Axes.set. With `sharey` all have the
-    same y axis, labeled once.
+    numbers; the rest is passed on to Axes.set.
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(6.4, height),
-                             sharey=sharey, squeeze=False)
+                             squeeze=False)
     for ax, panel in zip(axes[0], panels):
         options = {"epochs": None, "plain_log": False} | panel
         epochs, plain_log = options.pop("epochs"), options.pop("plain_log")
@@ -1600,8 +1599,6 @@ def draw_lines(*panels, height=1.85, sharey=False):
             plain_log_axis(ax)
         if epochs:
             _mark_epochs(ax, epochs)
-        if sharey:
-            ax.label_outer()
         label_curves(ax)
     return fig
 
