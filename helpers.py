@@ -2368,7 +2368,7 @@ _PAD_SCRIPT = r"""
       find("circle").setAttribute("transform", `translate(${pen})`);
       if (event.shiftKey) { extend(pen); show(); }
     };
-    pad.onkeydown = (event) => event.stopPropagation(); // no page takes them
+    pad.onkeydown = (event) => event.stopPropagation(); // no shortcuts
     pad.querySelectorAll("button").forEach((button, i) => {
       if (i) paint(button.firstChild, examples[i - 1]);
       button.onclick = () => {
@@ -2408,15 +2408,10 @@ def show_pad(model, known, needed, X, number, caption):
     Raises
     ------
     ValueError
-        If the network, `needed` or the images are none of these.
+        If the network or the images are none of these.
     """
     X = check_images(X, 28 * 28, np.float32)
     check_network(model.sizes, model.activation, ("relu", "sigmoid", "tanh"))
-    if (model.sizes[0], model.sizes[-1]) != (28 * 28, 10):
-        raise ValueError(f"the pad needs a network of 784 inputs and 10 "
-                         f"classes, got sizes {list(model.sizes)}")
-    if not 0 <= needed <= 1:
-        raise ValueError(f"needed must be in [0, 1], got {needed}")
     show_figure(_draw_pad(read_digits(model, X[:1], known)[0], needed, X),
                 number, caption, _pad_page(model, known, needed, X))
 
@@ -2525,17 +2520,11 @@ def photograph(digit, rng, damages=()):
     if rng.random() < 0.5:
         photo = 1 - photo
     if "light gradient" in damages:
-        rows, columns = np.indices(photo.shape)
-        angle = rng.uniform(0, 2 * np.pi)
-        slope = rows * np.sin(angle) + columns * np.cos(angle)
+        slope = _slope(photo.shape, rng)
         slope = (slope - slope.min()) / np.ptp(slope)
         photo = photo * (1 - rng.uniform(0.3, 0.7) * slope)
     if "hard shadow" in damages:
-        rows, columns = np.indices(photo.shape) - 0.5 * np.reshape(
-            photo.shape, (2, 1, 1))
-        angle = rng.uniform(0, 2 * np.pi)
-        edge = (rows * np.sin(angle) + columns * np.cos(angle)
-                > size * rng.uniform(-0.4, 0.4))
+        edge = _slope(photo.shape, rng) > size * rng.uniform(-0.4, 0.4)
         photo = photo * (1 - rng.uniform(0.3, 0.6) * ndimage.gaussian_filter(
             edge.astype(float), size / 28 * rng.uniform(0, 0.3)))
     if "blur" in damages:
@@ -2582,6 +2571,13 @@ def _strokes_of(digit, size, damages, rng):
             gap = pixel * rng.uniform(0.3, 0.7)
             strokes = np.where(np.abs(distance) < gap, 0, strokes)
     return strokes
+
+
+def _slope(shape, rng):
+    """Return how far pixels lie from the middle, in a random direction."""
+    angle = rng.uniform(0, 2 * np.pi)
+    rows, columns = np.indices(shape) - np.reshape(shape, (2, 1, 1)) / 2
+    return rows * np.sin(angle) + columns * np.cos(angle)
 
 
 def _on_paper(strokes, rng):

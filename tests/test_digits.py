@@ -137,15 +137,12 @@ ARRAYS = {
 }
 
 
-@pytest.mark.parametrize("form", IMAGES)
-def test_pil_images(form, five):
-    x = prepare_digit(IMAGES[form](drawn_five()))
-    assert same_digit(is_mnist_like(x), five, 0.97)
-
-
-@pytest.mark.parametrize("form", ARRAYS)
-def test_arrays(form, five):
-    x = prepare_digit(ARRAYS[form](np.asarray(drawn_five())))
+@pytest.mark.parametrize("form, kind", [
+    *[(form, Image.Image.copy) for form in IMAGES.values()],
+    *[(form, np.asarray) for form in ARRAYS.values()]],
+    ids=[*IMAGES, *[f"array, {name}" for name in ARRAYS]])
+def test_images_and_arrays(form, kind, five):
+    x = prepare_digit(form(kind(drawn_five())))
     assert same_digit(is_mnist_like(x), five, 0.97)
 
 

@@ -174,24 +174,16 @@ def test_a_picture_stands_in_where_scripts_do_not_run(model, known, mnist):
     assert caption.data == "**Figure 7.** A pad."
 
 
-def broken(nb, **changes):
-    network = nb.MLP((784, 5, 10), "relu", 0)
-    for name, value in changes.items():
-        setattr(network, name, value)
-    return network
-
-
-@pytest.mark.parametrize("changes, needed, columns, message", [
-    ({}, 1.5, 784, r"needed must be in \[0, 1\], got 1.5"),
-    ({}, 0.5, 100, "X must have shape"),
-    (dict(sizes=(784, 5, 9)), 0.5, 784, "784 inputs and 10 classes"),
-    (dict(activation="gelu"), 0.5, 784, "activation must be one of"),
-    (dict(weights=[np.full((784, 5), np.nan), np.ones((5, 10))]), 0.5, 784,
+@pytest.mark.parametrize("changes, columns, message", [
+    ({}, 100, "X must have shape"),
+    (dict(activation="gelu"), 784, "activation must be one of"),
+    (dict(weights=[np.full((784, 5), np.nan), np.ones((5, 10))]), 784,
      "not finite")])
-def test_bad_input(nb, known, changes, needed, columns, message):
+def test_bad_input(nb, known, changes, columns, message):
+    network = nb.MLP((784, 5, 10), "relu", 0)
+    vars(network).update(changes)
     with pytest.raises(ValueError, match=message):
-        helpers.show_pad(broken(nb, **changes), known, needed,
-                         np.zeros((2, columns)), 1, "")
+        helpers.show_pad(network, known, 0.5, np.zeros((2, columns)), 1, "")
 
 
 # ----------------------------------------------------------- in the browser
@@ -271,6 +263,19 @@ def test_an_answer_below_the_threshold_is_not_sure(open_pads, page_of, mnist):
     page.get_by_label("Load test digit 1").click()
     assert page.locator("output").inner_text().startswith("?")
     assert "not sure" in page.locator("output").inner_text()
+
+
+def test_works_in_a_sandbox_where_scripts_are_made_anew(
+        open_pads, page_of, mnist):
+    page = open_pads('<iframe sandbox="allow-scripts" srcdoc="<p>"></iframe>')
+    page.frames[1].evaluate("""(html) => {  // as front ends insert an output
+      document.body.innerHTML = html;
+      const old = document.querySelector("script");
+      const anew = document.createElement("script");
+      anew.textContent = old.textContent;
+      old.replaceWith(anew); }""", page_of(mnist.X_test[:1]))
+    page.frames[1].get_by_label("Load test digit 1").click()
+    assert page.frames[1].locator("output").inner_text().startswith("7")
 
 
 def test_pads_do_not_disturb_each_other(open_pads, page_of, nb, mnist):
