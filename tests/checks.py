@@ -14,11 +14,13 @@ from pathlib import Path
 import nbformat
 from pypdf import PdfReader
 from pypdf.errors import PyPdfError
+from pypdf.generic import NameObject
 
 from definitions import tagged
 
 MAX_BYTES = 3_000_000
-MAX_PAGES = 30              # before the appendix
+MAX_PAGES = 24              # before the appendix
+MAX_FOOT = 0.3              # white, margin included, of all but the last one
 APPENDIX = "Appendix: every code cell"
 
 PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|usr|opt|mnt|var|work|content"
@@ -143,11 +145,26 @@ def squeeze(text):
     return "".join(c for c in text if c.isalnum() or c == ".")
 
 
+def read_page(page):
+    """Return a page's text and how high its last line stands, as a share."""
+    for figure in page["/Resources"].get("/XObject", {}).values():
+        # Its text has coordinates of its own; that of images is left out.
+        figure.get_object()[NameObject("/Subtype")] = NameObject("/Image")
+    heights = [1.0]
+
+    def note(text, cm, tm, *_):
+        if text.strip():
+            heights.append((tm[4] * cm[1] + tm[5] * cm[3] + cm[5])
+                           / page.mediabox.height)
+
+    return squeeze(page.extract_text(visitor_text=note)), min(heights)
+
+
 def pdf_problems(path, notebook):
     """Check that a PDF is a report of the run that a notebook shows."""
     try:
         reader = PdfReader(path)
-        pages = [squeeze(page.extract_text()) for page in reader.pages]
+        pages, feet = zip(*map(read_page, reader.pages))
         meta, bookmarks = reader.metadata or {}, squeeze(str(reader.outline))
         end = next((reader.get_destination_page_number(item)
                     for item in reader.outline if not isinstance(item, list)
@@ -163,6 +180,9 @@ def pdf_problems(path, notebook):
     return those(
         (end > MAX_PAGES, f"the PDF has {end} pages before the appendix, more "
          f"than {MAX_PAGES}"),
+        *((foot > MAX_FOOT, f"the lowest {foot:.0%} of page {number} of the "
+           "PDF are white")
+          for number, foot in enumerate(feet[:end - 1], start=1)),
         (squeeze(meta.get("/Title", "")) != squeeze(title),
          f"the PDF's metadata lacks the title {title!r}"),
         (not meta.get("/Author"), "the PDF's metadata lacks the author"),
