@@ -1543,8 +1543,9 @@ def draw_rates(searches, models):
     fig, (left, right) = plt.subplots(1, 2, figsize=(6.69, 1.85),
                                       width_ratios=(1, 1.3))
     for label, tried in searches.items():
-        left.plot([*tried], [100 - runs.accuracy for runs in tried.values()],
-                  "o-", ms=3, label=label, color=color_of(label))
+        rates = sorted(tried)
+        left.plot(rates, [100 - tried[rate].accuracy for rate in rates], "o-",
+                  ms=3, label=label, color=color_of(label))
     left.set(xscale="log", xlabel="learning rate",
              ylabel="validation error in %")
     for name, runs in models.items():
