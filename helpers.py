@@ -2122,14 +2122,12 @@ def read_digits(model, X, known):
     probs = np.mean([model.predict_proba(np.roll(X, shift, axis=1))
                      for shift in (0, 1, -1, 28, -28)], axis=0)
     best = probs.argmax(axis=1)
-    left = np.empty(len(X))
-    for k in range(10):
-        off = X[best == k] - known[k, :, 0]
-        left[best == k] = (off ** 2).sum(axis=1) - (
-            (off @ known[k, :, 1:]) ** 2).sum(axis=1)
-    share = np.sqrt(np.maximum(left, 0)
-                    / np.maximum((X ** 2).sum(axis=1), 1e-9))
-    weight = np.minimum(1, _FAMILIAR / np.maximum(share, 1e-9))[:, None] ** 4
+    left = np.empty_like(X)
+    for k, typical in enumerate(known):
+        off = X[best == k] - typical[:, 0]
+        left[best == k] = off - off @ typical[:, 1:] @ typical[:, 1:].T
+    length, unknown = np.linalg.norm([X, left], axis=2)[:, :, None]
+    weight = np.minimum(1, _FAMILIAR * length / np.maximum(unknown, 1e-9)) ** 4
     return weight * probs + (1 - weight) * 0.1
 
 
