@@ -2201,22 +2201,18 @@ _PAD_STYLE = """
 .digit-pad .top {
   display: flex; justify-content: space-between; margin-bottom: 6px;
 }
-.digit-pad output {
-  display: flex; align-items: center; gap: 14px;
-  padding: 0; font: inherit; color: inherit;
+.digit-pad output, .digit-pad [role=meter] {
+  display: flex; align-items: center; gap: 9px;
 }
+.digit-pad output { padding: 0; font: inherit; color: inherit; }
 .digit-pad output b { font-size: 58px; line-height: 1; }
 .digit-pad .seen { font-size: 11px; text-align: center; }
 .digit-pad .seen canvas {
   width: 84px; border: 1px solid var(--line); border-radius: 4px;
 }
-.digit-pad [role=meter] { display: flex; align-items: center; gap: 8px; }
 .digit-pad i {
-  flex: 1; height: 9px; position: relative; background: var(--faint);
-}
-.digit-pad i::before {
-  content: ""; display: block; height: 100%; background: var(--bar);
-  width: calc(100% * var(--p));
+  flex: 1; height: 9px; position: relative; background: var(--faint)
+    linear-gradient(var(--bar) 0 0) 0 / calc(100% * var(--p)) no-repeat;
 }
 .digit-pad i::after {
   content: ""; position: absolute; inset: -4px auto -4px;
