@@ -2097,14 +2097,12 @@ def read_digits(model, X, known):
     probs = np.mean([model.predict_proba(np.roll(X, shift, axis=1))
                      for shift in (0, 1, -1, 28, -28)], axis=0)
     best = probs.argmax(axis=1)
-    left = np.empty(len(X))
-    for k in range(10):
-        off = X[best == k] - known[k, :, 0]
-        left[best == k] = (off ** 2).sum(axis=1) - (
-            (off @ known[k, :, 1:]) ** 2).sum(axis=1)
-    share = np.sqrt(np.maximum(left, 0)
-                    / np.maximum((X ** 2).sum(axis=1), 1e-9))
-    weight = np.minimum(1, _FAMILIAR / np.maximum(share, 1e-9))[:, None] ** 4
+    left = np.empty_like(X)
+    for k, typical in enumerate(known):
+        off = X[best == k] - typical[:, 0]
+        left[best == k] = off - off @ typical[:, 1:] @ typical[:, 1:].T
+    length, unknown = np.linalg.norm([X, left], axis=2)[:, :, None]
+    weight = np.minimum(1, _FAMILIAR * length / np.maximum(unknown, 1e-9)) ** 4
     return weight * probs + (1 - weight) * 0.1
 
 
@@ -2178,22 +2176,18 @@ _PAD_STYLE = """
 .digit-pad .top {
   display: flex; justify-content: space-between; margin-bottom: 6px;
 }
-.digit-pad output {
-  display: flex; align-items: center; gap: 14px;
-  padding: 0; font: inherit; color: inherit;
+.digit-pad output, .digit-pad [role=meter] {
+  display: flex; align-items: center; gap: 9px;
 }
+.digit-pad output { padding: 0; font: inherit; color: inherit; }
 .digit-pad output b { font-size: 58px; line-height: 1; }
 .digit-pad .seen { font-size: 11px; text-align: center; }
 .digit-pad .seen canvas {
   width: 84px; border: 1px solid var(--line); border-radius: 4px;
 }
-.digit-pad [role=meter] { display: flex; align-items: center; gap: 8px; }
 .digit-pad i {
-  flex: 1; height: 9px; position: relative; background: var(--faint);
-}
-.digit-pad i::before {
-  content: ""; display: block; height: 100%; background: var(--bar);
-  width: calc(100% * var(--p));
+  flex: 1; height: 9px; position: relative; background: var(--faint)
+    linear-gradient(var(--bar) 0 0) 0 / calc(100% * var(--p)) no-repeat;
 }
 .digit-pad i::after {
   content: ""; position: absolute; inset: -4px auto -4px;
