@@ -38,8 +38,10 @@ LEAD_IN = re.compile(
 # tables that begin with a sign, which Typst would take for lists.
 TOKEN = re.compile(r"(?ms)^#(?!link)\w+\(\"[^\n]*|`[^`]+`|\\."
                    r"|(?P<math>\$(?:\\.|[^$\\])+\$)|(?P<cell>\[(?=[-+=/] ))")
-# Symbols with another name, sizes of delimiters, norms, absolute values.
+# Symbols with another name, operators, sizes of delimiters, norms, absolute
+# values.
 REPAIRS = {r"\b(\w+)\.circle\b": r"\1.o",
+           r'("\w+") (?=\w)': r"op(\1) ",
            r"#scale\(x: (\d+%), y: \1\)\[(.+?)\]": r"stretch(\2, size: #\1)",
            r"\bparallel (.+?) parallel(?=\W|_)": r"lr(‖ \1 ‖)",
            r"\\\| (.+?) \\\|": r"lr(| \1 |)"}
