@@ -1699,7 +1699,7 @@ def describe_machine(device):
 # -------------------------------------------------------- photos of digits
 
 _MAX_PIXELS = 50_000_000     # larger images are refused before decoding
-_WORK_SIZE = 640             # longer side of the image that is analyzed
+_WORK_SIZE = 480             # longer side of the image that is analyzed
 _FINE_SIZE = 120             # longer side of the cut-out digit: 6 x MNIST's
 _STROKE_WIDTH = (2.5, 3.8)   # accepted mean stroke widths, in MNIST pixels
 _FAMILIAR = 0.56             # share of a digit that may look unlike the known
