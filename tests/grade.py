@@ -28,6 +28,8 @@ TOLERANCE = {
     "sigmoid": (1.5, 0.1),
     "tanh": (0.3, 0.1),
     "relu": (0.3, 0.1),
+    "sigmoid_tuned": (1.5, 0.5),
+    "tanh_tuned": (0.3, 0.1),
     "sgd_tuned": (0.3, 0.1),
     "adam": (1.5, 0.5),
     "adam_tuned": (0.3, 0.1),
@@ -47,7 +49,7 @@ def compare(committed, executed):
     what, new_what = ([" ".join(row[key] for key in SAME) for row in rows]
                       for rows in (old, new))
     # Where a network was trained may differ.
-    caption, new_caption = (text.partition(" NumPy's networks were")[0]
+    caption, new_caption = (text.partition(" Trained on:")[0]
                             for text in (caption, new_caption))
     if not old or (caption, what) != (new_caption, new_what):
         yield ("The headline tables don't show the same models, seeds and "

@@ -13,7 +13,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -46,17 +45,23 @@ def hand_in(roll, folder):
     if reasons:
         raise ValueError("\n".join(reasons))
     target = folder / f"PA1_{roll}.zip"
-    handle, unfinished = tempfile.mkstemp(".part", "PA1_", folder)
-    try:
-        with os.fdopen(handle, "wb") as file, ZipFile(
-                file, "w", ZIP_DEFLATED) as archive:
-            for name, path in members.items():
-                archive.write(path, name)
-        os.replace(unfinished, target)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
+    unfinished = target.with_suffix(".part")
+    with ZipFile(unfinished, "w", ZIP_DEFLATED) as archive:
+        for name, path in members.items():
+            archive.write(path, name)
+    os.replace(unfinished, target)
     return target
+
+
+def export(path):
+    """Make the PDF of a notebook beside it; return its path."""
+    made = subprocess.run(
+        [sys.executable, "-m", "nbconvert", "--config",
+         ROOT / ".nbconvert/config.py", path], capture_output=True,
+        encoding="utf-8", errors="replace")
+    if made.returncode:
+        raise ValueError(f"The PDF can't be made:\n{made.stderr[-2000:]}")
+    return path.with_suffix(".pdf")
 
 
 def fetch_from_colab(folder):
@@ -69,6 +74,8 @@ def fetch_from_colab(folder):
                       if "run tests/hand_in.py" not in cell.source]
     for cell in notebook.cells:         # who ran it, on which account
         cell.metadata.pop("executionInfo", None)
+        if "files.upload()" in cell.source:     # its form, a file's name
+            cell.outputs = []
     # A page that was loaded again during the run has lost these updates.
     front = get_ipython().user_ns.get("front", {})
     for cell in tagged(notebook, "headline"):
@@ -76,12 +83,7 @@ def fetch_from_colab(folder):
             output.data["text/markdown"] = text
     path = Path(folder, "PA1_RollNumber.ipynb")
     nbformat.write(notebook, path)
-    made = subprocess.run(
-        [sys.executable, "-m", "nbconvert", "--config",
-         ROOT / ".nbconvert/config.py", path], capture_output=True,
-        encoding="utf-8", errors="replace")
-    if made.returncode:
-        raise ValueError(f"The PDF can't be made:\n{made.stderr[-2000:]}")
+    export(path)
 
 
 def main():

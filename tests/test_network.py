@@ -15,7 +15,6 @@ from scipy import special, stats
 
 EXACT = {"sigmoid": special.expit, "tanh": np.tanh,
          "relu": lambda Z: Z.clip(0)}
-activations = pytest.mark.parametrize("activation", EXACT)
 precisions = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
@@ -26,7 +25,6 @@ def finite_arrays(**limits):
         elements=dict(allow_nan=False, allow_infinity=False) | limits))
 
 
-@activations
 @settings(deadline=None, max_examples=200)
 @given(finite_arrays())
 @example(np.linspace([-40], [40], 20_001))
@@ -79,7 +77,6 @@ def test_glorot(nb, sizes):
         assert (a == b).all() and (a != c).mean() > 0.9
 
 
-@activations
 def test_untrained_network(nb, mnist, activation):
     model = nb.MLP(nb.SIZES, activation, 0)
     loss, _ = nb.evaluate(model, mnist.X_test, mnist.y_test)
@@ -96,7 +93,6 @@ def test_untrained_network(nb, mnist, activation):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7])
 @pytest.mark.parametrize("sizes", [(5, 4, 3, 3), (6, 5, 4, 3, 10), (4, 2)])
-@activations
 def test_every_gradient_against_differences(nb, rng, activation, sizes,
                                             batch_size):
     model = nb.MLP(sizes, activation, 3, np.float64)
@@ -155,7 +151,6 @@ def foreign_calls(source):
 
 @pytest.mark.parametrize("name", ["model.npz", "model", "model.v1.bin"])
 @precisions
-@activations
 def test_save_and_load(nb, tmp_path, activation, dtype, name):
     model = nb.MLP((7, 6, 5, 4), activation, 0, dtype)
     model.biases[0] += 1 / 3

@@ -7,7 +7,6 @@ import ast
 import base64
 import dis
 import re
-import symtable
 import sys
 import types
 from collections import Counter
@@ -92,7 +91,7 @@ def test_captions_count_up_and_references_lead_somewhere(committed):
 def test_code_cells_are_short(code):
     assert max(map(num_lines, code.cells)) <= 40
     assert max(map(num_lines, code.hidden)) <= 20
-    assert num_lines(*code.hidden) <= 740 and num_lines(*code.cells) <= 1460
+    assert num_lines(*code.hidden) <= 770 and num_lines(*code.cells) <= 1490
 
 
 def test_hidden_cells_bear_all_marks(code):
@@ -106,7 +105,7 @@ def test_visible_code_needs_nothing_that_only_hidden_cells_bind(code):
     unseen = set().union(*map(bound, code.hidden)).difference(
         *map(bound, code.visible))
     for cell in code.visible:
-        assert not unseen & used(symtable.symtable(cell.source, "", "exec"))
+        assert not unseen & used(compile(cell.source, "", "exec"))
 
 
 def test_few_names_are_bound_in_several_cells(code):
@@ -121,17 +120,20 @@ def test_most_visible_code_follows_text(committed, code):
 
 
 def bound(cell):
-    """Return the names that a cell binds at module level, imports aside."""
-    symbols = symtable.symtable(cell.source, "", "exec").get_symbols()
-    return {symbol.get_name() for symbol in symbols if symbol.is_assigned()}
+    """Return the names that a cell binds at module level."""
+    return named(compile(cell.source, "", "exec"), "STORE_NAME")
 
 
-def used(table):
+def used(code):
     """Return the names that code takes from module level."""
-    return {symbol.get_name() for symbol in table.get_symbols()
-            if symbol.is_referenced() and (table.get_type() == "module"
-                                           or symbol.is_global())
-            }.union(*map(used, table.get_children()))
+    return named(code, "LOAD_NAME", "LOAD_GLOBAL").union(*(
+        used(part) for part in code.co_consts
+        if isinstance(part, types.CodeType)))
+
+
+def named(code, *operations):
+    return {step.argval for step in dis.get_instructions(code)
+            if step.opname in operations}
 
 
 def test_definitions_only_import_define_and_set_constants(committed):
@@ -197,8 +199,10 @@ def fetch(committed, tmp_path, monkeypatch):
 
 
 def test_without_helpers_the_error_says_what_to_do(fetch):
-    with pytest.raises(FileNotFoundError, match=r"Put helpers\.py beside"):
-        fetch(None)
+    for upload in (None, list):     # not on Colab; a cancelled upload
+        with pytest.raises(FileNotFoundError, match=r"Put helpers\.py beside "
+                           "this notebook; on Colab, run this cell again"):
+            fetch(upload)
 
 
 def test_helpers_that_are_there_stay(fetch):
@@ -225,11 +229,6 @@ def test_colab_user_uploads(fetch, names):
 
     assert fetch(upload) == "good"
     assert Path("tests/checks.py").exists() == ("PA1/tests/checks.py" in names)
-
-
-def test_colab_user_cancels(fetch):
-    with pytest.raises(FileNotFoundError, match="run this cell again"):
-        fetch(list)
 
 
 # --------------------------------------------------------------- small runs

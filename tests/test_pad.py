@@ -13,29 +13,29 @@ from test_digits import same_digit
 import helpers
 
 PEN, SIDE = 22, 280
-# Draw digits on a pad, one after the other, as a pointer would; return the
-# probabilities that it shows for each.
-DRAW = """([pad, drawings]) => {
-  const root = document.querySelectorAll(".digit-pad")[pad];
-  const svg = root.querySelector("svg"), box = svg.getBoundingClientRect();
-  const fire = (type, buttons, [x, y]) =>
-    svg.dispatchEvent(new PointerEvent(type, { buttons, isPrimary: true,
-      clientX: box.left + x * box.width / 280,
-      clientY: box.top + y * box.height / 280 }));
-  return drawings.map((strokes) => {
-    root.querySelector("button").click();
-    for (const stroke of strokes) {
-      fire("pointerdown", 1, stroke[0]);
-      for (const point of stroke.slice(1)) fire("pointermove", 1, point);
-    }
-    return READ;
-  });
-}"""
 # Return the probabilities that each pad shows.
 READ = """() => [...document.querySelectorAll(".digit-pad")].map((pad) =>
   [...pad.querySelectorAll("[role=meter]")].map((meter) =>
     meter.ariaValueNow / 100))"""
-DRAW = DRAW.replace("READ", f"({READ})()[pad]")
+# Draw digits on a pad, one after the other, as a pointer would; return the
+# probabilities that it shows for each, and the milliseconds of its last move.
+DRAW = """([pad, drawings]) => {
+  const root = document.querySelectorAll(".digit-pad")[pad];
+  const svg = root.querySelector("svg"), box = svg.getBoundingClientRect();
+  const fire = (type, [x, y]) => {
+    const before = performance.now();
+    svg.dispatchEvent(new PointerEvent(type, { buttons: 1, isPrimary: true,
+      clientX: box.left + x * box.width / 280,
+      clientY: box.top + y * box.height / 280 }));
+    return performance.now() - before;
+  };
+  return drawings.map((strokes) => {
+    root.querySelector("button").click();
+    const times = strokes.map((stroke) => stroke.map((point, i) =>
+      fire(i ? "pointermove" : "pointerdown", point)));
+    return [(READ)()[pad], times.at(-1).at(-1)];
+  });
+}""".replace("READ", READ)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,11 @@ def model(nb, mnist):
     nb.train_distorted(model, mnist.subset(60_000, 1), 2, 128, 0.003, 0, None,
                        distortion=(1, 0.5))
     return model
+
+
+@pytest.fixture(scope="module")
+def known(mnist):
+    return helpers.known_digits(mnist.X_train, mnist.y_train)
 
 
 @pytest.fixture(scope="module")
@@ -81,17 +86,20 @@ def open_pads(chromium, tmp_path):
     assert said == []
 
 
-def shown_by(model, X, needed=0.9):
+@pytest.fixture
+def page_of(model, known):
+    """Return a function: the HTML of a pad for these images."""
+    return lambda X, needed=0.9, model=model: shown_by(
+        model, known, X, needed)[0]["text/html"]
+
+
+def shown_by(model, known, X, needed=0.9):
     """Return the data and the caption that `show_pad` displays."""
     shown = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(helpers, "display", lambda data, **_: shown.append(data))
-        helpers.show_pad(model, needed, X, 7, "A pad.")
+        helpers.show_pad(model, known, needed, X, 7, "A pad.")
     return shown
-
-
-def html_of(*arguments, **needed):
-    return shown_by(*arguments, **needed)[0]["text/html"]
 
 
 def trace(x):
@@ -151,57 +159,54 @@ def test_quantized_weights_cost_at_most_three_images(nb, mnist, model):
     assert before > 96 and before - after <= 0.03
 
 
-def test_page_is_small_and_whole_and_the_same_each_time(nb, mnist):
+def test_page_is_small_and_whole_and_the_same_each_time(nb, mnist, page_of):
     network = nb.MLP(nb.SIZES, "relu", 0)
-    html = html_of(network, mnist.X_test[:10])
-    assert html == html_of(network, mnist.X_test[:10])
+    html = page_of(mnist.X_test[:10], model=network)
+    assert html == page_of(mnist.X_test[:10], model=network)
     assert len(html) < 1_000_000 and "://" not in html
     assert len(helpers._PAD_SCRIPT.strip().splitlines()) <= 150
 
 
-def test_a_picture_stands_in_where_scripts_do_not_run(model, mnist):
-    data, caption = shown_by(model, mnist.X_test[:10])
+def test_a_picture_stands_in_where_scripts_do_not_run(model, known, mnist):
+    data, caption = shown_by(model, known, mnist.X_test[:10])
     assert base64.b64decode(data["application/pdf"]).startswith(b"%PDF")
     assert f"base64,{data['image/png']}\"></div>" in data["text/html"]
     assert caption.data == "**Figure 7.** A pad."
 
 
-def broken(nb, **changes):
-    network = nb.MLP((784, 5, 10), "relu", 0)
-    for name, value in changes.items():
-        setattr(network, name, value)
-    return network
-
-
-@pytest.mark.parametrize("changes, needed, columns, message", [
-    ({}, 1.5, 784, r"needed must be in \[0, 1\], got 1.5"),
-    ({}, 0.5, 100, "X must have shape"),
-    (dict(sizes=(784, 5, 9)), 0.5, 784, "784 inputs and 10 classes"),
-    (dict(activation="gelu"), 0.5, 784, "activation must be one of"),
-    (dict(weights=[np.full((784, 5), np.nan), np.ones((5, 10))]), 0.5, 784,
+@pytest.mark.parametrize("changes, columns, message", [
+    ({}, 100, "X must have shape"),
+    (dict(activation="gelu"), 784, "activation must be one of"),
+    (dict(weights=[np.full((784, 5), np.nan), np.ones((5, 10))]), 784,
      "not finite")])
-def test_bad_input(nb, changes, needed, columns, message):
+def test_bad_input(nb, known, changes, columns, message):
+    network = nb.MLP((784, 5, 10), "relu", 0)
+    vars(network).update(changes)
     with pytest.raises(ValueError, match=message):
-        helpers.show_pad(broken(nb, **changes), needed,
-                         np.zeros((2, columns)), 1, "")
+        helpers.show_pad(network, known, 0.5, np.zeros((2, columns)), 1, "")
 
 
 # ----------------------------------------------------------- in the browser
 
-def test_drawn_digits_are_read_as_python_reads_them(open_pads, model, mnist):
-    page, X = open_pads(html_of(model, mnist.X_test[:10])), mnist.X_test[:200]
+def test_drawn_digits_are_read_as_python_reads_them(
+        open_pads, page_of, model, known, mnist):
+    page, X = open_pads(page_of(mnist.X_test[:10])), mnist.X_test[:200]
     drawings = [trace(x) for x in X]
-    own = np.argmax(page.evaluate(DRAW, [0, drawings]), axis=1)
-    twin = model.predict_proba(np.array([
-        helpers.prepare_digit(picture_of(strokes)) for strokes in drawings]))
-    assert (own == twin.argmax(axis=1)).sum() >= 198
-    assert (own == mnist.y_test[:200]).sum() >= 190
+    own, times = map(np.array, zip(*page.evaluate(DRAW, [0, drawings])))
+    twin = helpers.read_digits(model, np.array([
+        helpers.prepare_digit(picture_of(strokes)) for strokes in drawings]),
+        known)
+    assert (own.argmax(axis=1) == twin.argmax(axis=1)).sum() >= 198
+    assert ((own.max(axis=1) > 0.8) == (twin.max(axis=1) > 0.8)).sum() >= 195
+    assert np.abs(own - twin).max(axis=1).mean() < 0.02
+    assert (own.argmax(axis=1) == mnist.y_test[:200]).sum() >= 194
+    assert np.median(times) < 10
 
 
 @pytest.mark.parametrize("size", [60, 240])
 def test_strokes_get_the_width_and_place_of_prepare_digit(
-        open_pads, model, mnist, size):
-    page = open_pads(html_of(model, mnist.X_test[:1]))
+        open_pads, page_of, mnist, size):
+    page = open_pads(page_of(mnist.X_test[:1]))
     strokes = [[[20, 20], [20, 20 + size], [20 + size, 20 + size]]]
     page.evaluate(DRAW, [0, [strokes]])
     seen = np.array(page.evaluate("""() => [...document.querySelector(
@@ -214,19 +219,21 @@ def test_strokes_get_the_width_and_place_of_prepare_digit(
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
 def test_loaded_digits_have_the_probabilities_of_python(
-        nb, mnist, open_pads, activation):
-    network = nb.MLP((784, 20, 15, 10), activation, 1)
+        nb, mnist, open_pads, page_of, known, activation):
+    network, X = nb.MLP((784, 20, 15, 10), activation, 1), mnist.X_test[:3]
+    network.weights = [4 * W for W in network.weights]
     network.biases = [b + 0.1 for b in network.biases]
-    page = open_pads(html_of(network, mnist.X_test[:3]))
+    page = open_pads(page_of(X, model=network))
     network.weights = [q * scale for q, scale in map(helpers._quantize,
                                                      network.weights)]
-    for k, probs in enumerate(network.predict_proba(mnist.X_test[:3])):
+    for k, probs in enumerate(helpers.read_digits(network, X, known)):
         page.get_by_label(f"Load test digit {k + 1}").click()
-        np.testing.assert_allclose(page.evaluate(READ)[0], probs, atol=1e-5)
+        np.testing.assert_allclose(page.evaluate(READ)[0], probs, atol=5e-3)
+        assert (np.abs(network.predict_proba(X[k:k + 1]) - probs) > 0.03).any()
 
 
-def test_mouse_draws_and_clear_clears(open_pads, model, mnist):
-    page = open_pads(html_of(model, mnist.X_test[:10], needed=0))
+def test_mouse_draws_and_clear_clears(open_pads, page_of, mnist):
+    page = open_pads(page_of(mnist.X_test[:10], needed=0))
     box, answer = page.locator("svg").bounding_box(), page.locator("output")
     assert answer.inner_text() == ""
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
@@ -240,8 +247,8 @@ def test_mouse_draws_and_clear_clears(open_pads, model, mnist):
     assert page.locator("svg path").get_attribute("d") == ""
 
 
-def test_keyboard_draws_and_loads(open_pads, model, mnist):
-    page = open_pads(html_of(model, mnist.X_test[:10], needed=0))
+def test_keyboard_draws_and_loads(open_pads, page_of, mnist):
+    page = open_pads(page_of(mnist.X_test[:10], needed=0))
     page.keyboard.press("Tab")
     for key in ["ArrowUp"] * 12 + ["Shift+ArrowDown"] * 24:
         page.keyboard.press(key)
@@ -251,18 +258,32 @@ def test_keyboard_draws_and_loads(open_pads, model, mnist):
     assert page.locator("output").inner_text().startswith("7")
 
 
-def test_an_answer_below_the_threshold_is_not_sure(open_pads, model, mnist):
-    page = open_pads(html_of(model, mnist.X_test[:1], needed=1))
+def test_an_answer_below_the_threshold_is_not_sure(open_pads, page_of, mnist):
+    page = open_pads(page_of(mnist.X_test[:1], needed=1))
     page.get_by_label("Load test digit 1").click()
     assert page.locator("output").inner_text().startswith("?")
     assert "not sure" in page.locator("output").inner_text()
 
 
-def test_pads_do_not_disturb_each_other(open_pads, nb, model, mnist):
-    page = open_pads(*[html_of(network, mnist.X_test[:2]) for network in (
-        model, model, nb.MLP((784, 5, 10), "tanh", 0))])
+def test_works_in_a_sandbox_where_scripts_are_made_anew(
+        open_pads, page_of, mnist):
+    page = open_pads('<iframe sandbox="allow-scripts" srcdoc="<p>"></iframe>')
+    page.frames[1].evaluate("""(html) => {  // as front ends insert an output
+      document.body.innerHTML = html;
+      const old = document.querySelector("script");
+      const anew = document.createElement("script");
+      anew.textContent = old.textContent;
+      old.replaceWith(anew); }""", page_of(mnist.X_test[:1]))
+    page.frames[1].get_by_label("Load test digit 1").click()
+    assert page.frames[1].locator("output").inner_text().startswith("7")
+
+
+def test_pads_do_not_disturb_each_other(open_pads, page_of, nb, mnist):
+    one, other = page_of(mnist.X_test[:2]), page_of(
+        mnist.X_test[:2], model=nb.MLP((784, 5, 10), "tanh", 0))
+    page = open_pads(one, one, other)
     assert page.locator("svg").count() == 3
-    reading, = page.evaluate(DRAW, [0, [trace(mnist.X_test[0])]])
+    (reading, _), = page.evaluate(DRAW, [0, [trace(mnist.X_test[0])]])
     assert np.argmax(reading) == 7
     assert page.evaluate(READ) == [reading, [0] * 10, [0] * 10]
     page.evaluate(DRAW, [2, [trace(mnist.X_test[1])]])
