@@ -2471,6 +2471,7 @@ def _draw_pad(probs, needed, X):
     bars.barh(range(10), probs, color=color_of("relu"))
     bars.axvline(needed, color="black", lw=0.7, ls=":")
     bars.set(yticks=range(10), xlim=(0, 1), xlabel="probability")
+    bars.tick_params(axis="y", labelsize=6.5)
     bars.grid(axis="y", visible=False)
     bars.invert_yaxis()
     _plot_digits(below.subplots(1, len(X)), X)

@@ -16,6 +16,7 @@ from nbconvert.filters import strip_ansi, wrap_text
 from PIL import Image
 
 STYLE = Path(__file__).resolve().parent / "report" / "report.typ"
+# The first of these that fills the pages is taken.
 LEADINGS = "0.52em", "0.5em", "0.54em", "0.48em"
 # Of one output, the first of these is shown.
 KINDS = ("application/pdf", "image/png", "image/jpeg", "text/markdown",

@@ -56,6 +56,7 @@ def test_whatever_a_notebook_holds(export, tmp_path):
     path.write_text(v4.writes(v4.new_notebook(cells=[
         *map(v4.new_markdown_cell, UNUSUAL.split("\n\n", 1)),
         v4.new_code_cell(code, outputs=outputs), v4.new_code_cell(""),
+        v4.new_code_cell("long()\n" * 120),
         v4.new_code_cell("def apart():\n    pass",
                          metadata={"tags": ["appendix"]})])),
         encoding="utf-8")
@@ -63,10 +64,11 @@ def test_whatever_a_notebook_holds(export, tmp_path):
         page.extract_text() for page in PdfReader(export(path)).pages))
     for shown in ("red", "α", "⊙", "‖x‖2⊗|y|", "E:v", "+1", "#hash@at",
                   "classA:", "$5a.circle", "Table1.Acaption.", "Alead-in",
-                  "Code:apart,page2"):
+                  "Code:apart,page3"):
         assert shown in "".join(text.split())
     assert text.count("plt.circle(") == 2
     assert text.count("def apart") == 1
+    assert text.count("long()") == 240  # not cut off at the foot of a page
     assert "hidden" not in text
 
 
