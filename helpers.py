@@ -1271,7 +1271,8 @@ def fill_in(text, *conditions, **numbers):
             except Exception:  # no name, but an expression
                 shown = format(_evaluate(field[1], names), field[2])
             if not re.search(r"\b(nan|inf|None)\b", shown):
-                return re.sub(r"e([+-]\d+)$", _power, shown)
+                return re.sub(r"^-", "\u2212", re.sub(
+                    r"e([+-]\d+)$", _power, shown))
         failed.append(f"{field[1]} is known")
         return "–"
 
@@ -1484,6 +1485,7 @@ def _plot_confusion(ax, runs):
     errors = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(errors, 0)
     ax.imshow(errors, norm=LogNorm(0.1, 20), aspect="auto",
+              interpolation="nearest",
               cmap=plt.get_cmap("Oranges").with_extremes(under="white"))
     for (row, column), count in np.ndenumerate(counts):
         if round(count):
@@ -1569,14 +1571,15 @@ def draw_penalties(by_alpha, stopped):
     plain_log_axis(axes[0])
     label_curves(axes[0])
     for ax, quantity, label in zip(axes[1:], ("accuracy", "cross_entropy"), (
-            "validation accuracy in %", "validation cross-entropy")):
+            "accuracy in %", "cross-entropy")):
         for place, runs in enumerate(by_alpha.values()):
             mean = getattr(runs, quantity)
             ax.plot([place] * len(runs), mean.values, ".", color="#999999")
             ax.plot(place, mean, "_", ms=14, mew=2, color=color_of("l2"))
         ax.axhline(getattr(stopped, quantity), color="black", ls=":", lw=0.8)
         ax.set(xlabel="α", ylabel=label, xticks=range(len(by_alpha)),
-               xticklabels=[f"{alpha:g}" for alpha in by_alpha])
+               xticklabels=[f"{alpha:.0e}".replace("e-0", "e-") if alpha
+                            else "0" for alpha in by_alpha])
     return fig
 
 
@@ -1935,7 +1938,7 @@ def _ruled_lines(mask):
     largest = 1 + (np.bincount(rest.ravel())[1:] * size_left).argmax()
     sides = sum(largest in side[:1 + int(size / 50)] for side in (
         rest, rest[::-1], rest.T, rest.T[::-1]))
-    return found & (size_left.max() > size / 12
+    return found & (size_left.max() > max(size / 12, 8)  # a digit's least
                     and (sides < 2 or len(lines) > 2))
 
 
@@ -2471,7 +2474,7 @@ def _draw_pad(probs, needed, X):
     bars.barh(range(10), probs, color=color_of("relu"))
     bars.axvline(needed, color="black", lw=0.7, ls=":")
     bars.set(yticks=range(10), xlim=(0, 1), xlabel="probability")
-    bars.tick_params(axis="y", labelsize=6.5)
+    bars.tick_params(axis="y", labelsize=5)
     bars.grid(axis="y", visible=False)
     bars.invert_yaxis()
     _plot_digits(below.subplots(1, len(X)), X)

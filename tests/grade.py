@@ -49,7 +49,7 @@ def compare(committed, executed):
     what, new_what = ([" ".join(row[key] for key in SAME) for row in rows]
                       for rows in (old, new))
     # Where a network was trained may differ.
-    caption, new_caption = (text.partition(" Trained on:")[0]
+    caption, new_caption = (text.partition(" Trained on the")[0]
                             for text in (caption, new_caption))
     if not old or (caption, what) != (new_caption, new_what):
         yield ("The headline tables don't show the same models, seeds and "

@@ -300,6 +300,15 @@ def test_straight_strokes_of_a_tight_crop_are_kept(points):
     assert same_digit(prepare_digit(tight), prepare_digit(wide), 0.85)
 
 
+@pytest.mark.parametrize("right", [17, 18])
+def test_a_ring_of_one_pixel_is_no_frame(right):
+    image = Image.new("L", (28, 28), 255)
+    ImageDraw.Draw(image).ellipse((6, 4, right, 24), outline=0)
+    ImageDraw.Draw(image).line([(12, 3), (13, 2)], 0)
+    ink = prepare_digit(image).reshape(28, 28) > 0.5
+    assert ink[14, :14].any() and ink[14, 14:].any() and not ink[14, 14]
+
+
 @pytest.mark.parametrize("others", [1, 2])
 def test_several_digits_are_refused(others):
     sheet = Image.new("L", (200 + 120 * others, 200), 235)

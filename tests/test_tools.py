@@ -28,7 +28,7 @@ def table(changes):
     rows = [{"model": name} | ROW | changes.get(name, {})
             for name in list(grade.TOLERANCE)[:-1]]
     return "\n|".join([
-        "**Table 1.** All models, 15 epochs. Trained on: processor.\n",
+        "**Table 1.** All models, 15 epochs. Trained on the processor.\n",
         "|".join(rows[0]),
         "--|" * len(rows[0]), *("|".join(row.values()) for row in rows)])
 
