@@ -730,10 +730,12 @@ class Runs:
 
     @property
     def errors(self):
-        """The first run's most frequent errors, in words."""
+        """The most frequent errors in words, numbers averaged over runs."""
+        y, predicted = (np.concatenate([getattr(run, name) for run in self.each
+                                        ]) for name in ("y", "predicted"))
         return ", ".join(
-            f"{t} as {p} ({n} times)" for t, p, n in
-            _top_confusions(self.first.y, self.first.predicted, 2)) or "none"
+            f"{t} as {p} ({n / len(self):.0f} times)"
+            for t, p, n in _top_confusions(y, predicted, 2)) or "none"
 
     def curve(self, quantity):
         """Return the mean over seeds of a curve of their histories."""
@@ -1208,6 +1210,17 @@ def f1_scores(runs):
         for run in runs.each], axis=0)
 
 
+def slants(images):
+    """Return how far the ink of images, (N, 784), leans a row down, (N,).
+
+    The slope of the columns' regression on the rows, weighted by ink.
+    """
+    ink = images / images.sum(axis=1, keepdims=True)
+    rows, columns = np.divmod(np.arange(784), 28)
+    x, y = (place - (ink @ place)[:, None] for place in (columns, rows))
+    return (ink * x * y).sum(axis=1) / (ink * y * y).sum(axis=1)
+
+
 def calibration_error(probs, y, num_bins=10):
     """Return the expected calibration error, in percentage points.
 
@@ -1506,8 +1519,8 @@ def show_models(names, figure, table, finding):
     """
     models = {name: _REGISTER[name] for name in names}
     many, rows = len(models) > 1, []
-    fig = plt.figure(figsize=(6.69, 3.6 if many else 2.1))
-    parts = (fig.subfigures(2, 1, height_ratios=(1, 1.1)) if many
+    fig = plt.figure(figsize=(6.69, 3.85 if many else 2.1))
+    parts = (fig.subfigures(2, 1, height_ratios=(1.15, 1.1)) if many
              else fig.subfigures(1, 2))
     axes = [part.subplots(1, len(models), sharey=True, squeeze=False)[0]
             for part in parts]

@@ -57,6 +57,13 @@ def test_top_confusions():
     assert helpers._top_confusions(y, predicted, 2) == found[:2]
 
 
+def test_slants():
+    rows, columns = np.mgrid[:28, :28]
+    images = [abs(columns - 14 - lean * (rows - 14)) < 1 for lean in (0, 0.5)]
+    found = helpers.slants(np.reshape(images, (2, 784)).astype(np.float32))
+    assert np.allclose(found, [0, 0.5], atol=0.02)
+
+
 def test_calibration_error():
     # Two images 95 % sure, one right; two images 60 % sure, both right.
     probs = np.array([[0.95, 0.05], [0.95, 0.05], [0.4, 0.6], [0.4, 0.6]])
