@@ -1499,7 +1499,8 @@ def _plot_confusion(ax, runs):
     np.fill_diagonal(errors, 0)
     ax.imshow(errors, norm=LogNorm(0.1, 20), aspect="auto",
               interpolation="nearest",
-              cmap=plt.get_cmap("Oranges").with_extremes(under="white"))
+              cmap=plt.get_cmap("Oranges").with_extremes(
+                  under="white", bad="white"))
     for (row, column), count in np.ndenumerate(counts):
         if round(count):
             ax.text(column, row, round(count), ha="center", va="center",
