@@ -941,8 +941,9 @@ def run_parallel(function, arguments, label, n_jobs=-1):
 def _as_finished(function, arguments, label, n_jobs):
     """Yield (place in `arguments`, result), the first to finish first."""
     # joblib takes a GPU's libraries for a memory leak and, once, starts the
-    # worker afresh.
-    warnings.filterwarnings("ignore", "A worker stopped while some jobs")
+    # worker afresh; and an interrupt cancels tasks.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs|"
+                            r"\d+ tasks which were still being processed")
     # Copy on write: workers share one copy of the images, yet PyTorch sees
     # writable memory and doesn't warn.
     parallel = joblib.Parallel(_affordable(n_jobs), mmap_mode="c",
