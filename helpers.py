@@ -102,23 +102,25 @@ class Data(NamedTuple):
                     self.X_test[:num_test], self.y_test[:num_test])
 
     def validation_split(self, num_validation, num_train=None):
-        """Hold out the last `num_validation` training images, as views.
+        """Hold out `num_validation` training images, drawn at random.
 
-        Of the others the first `num_train` are kept, or all. The test set is
-        left out.
+        Of the others `num_train` are kept, or all. The draw is always the
+        same. The test set is left out.
         """
         rest = len(self.X_train) - num_validation
         if num_validation < 1 or rest < 1:
             raise ValueError(
                 f"num_validation must be between 1 and "
                 f"{len(self.X_train) - 1}, got {num_validation}")
-        stop = rest if num_train is None else min(num_train, rest)
-        return ValidationData(self.X_train[:stop], self.y_train[:stop],
-                              self.X_train[rest:], self.y_train[rest:])
+        order = np.random.default_rng(0).permutation(len(self.X_train))
+        kept, held = order[:rest][:num_train], order[rest:]
+        return ValidationData(
+            _as_memory_map(self.X_train[kept]), self.y_train[kept],
+            _as_memory_map(self.X_train[held]), self.y_train[held])
 
 
 class ValidationData(NamedTuple):
-    """Training images of which the last are held out, as in `Data`."""
+    """Training images of which some are held out, as in `Data`."""
 
     X_train: np.ndarray
     y_train: np.ndarray
@@ -503,43 +505,6 @@ def find_device(network_class, step):
     return cupy.asarray, f"CuPy {cupy.__version__} on a GPU ({name})"
 
 
-def gradient_errors(model, network, X, y, Y, seed, num_entries=20):
-    """Compare hand-written gradients with differences and with autograd.
-
-    `network` is the PyTorch twin of `model`, both in double precision; X, y,
-    Y are images, (N, D), labels, (N,), and one-hot targets, (N, K). Returns
-    two lists by name, for each layer the largest difference in weights and
-    biases, relative to the largest gradient of the same array; centered
-    differences are taken at `num_entries` random entries of each.
-    """
-    def loss_at(parameter, entry, value):
-        before, parameter.flat[entry] = parameter.flat[entry], value
-        loss, *_ = model.loss_and_gradients(X, Y)
-        parameter.flat[entry] = before
-        return loss
-
-    rng, step = np.random.default_rng(seed), 1e-5
-    _, dWs, dbs = model.loss_and_gradients(X, Y)
-    torch.nn.functional.cross_entropy(network(torch.tensor(X)),
-                                      torch.tensor(y)).backward()
-    errors = {"centered differences": [], "autograd": []}
-    for W, b, dW, db, linear in zip(model.weights, model.biases, dWs, dbs,
-                                    network[::2]):
-        numeric, autograd = [], []
-        for parameter, own, twin in ((W, dW, linear.weight.grad.numpy().T),
-                                     (b, db, linear.bias.grad.numpy())):
-            scale = np.abs(own).max()
-            autograd.append(np.abs(twin - own).max() / scale)
-            for entry in rng.integers(parameter.size, size=num_entries):
-                value = parameter.flat[entry]
-                slope = (loss_at(parameter, entry, value + step)
-                         - loss_at(parameter, entry, value - step)) / step / 2
-                numeric.append(abs(slope - own.flat[entry]) / scale)
-        errors["centered differences"].append(max(numeric))
-        errors["autograd"].append(max(autograd))
-    return errors
-
-
 # -------------------------------------------------------------- experiments
 
 
@@ -549,9 +514,9 @@ class History:
 
     Each list holds a value for each point: the updates done, the mean loss of
     the minibatches since the last point, loss and accuracy in percent on all
-    the images held out (`part` says which), and what the training's
-    `observe` returned, if it had one. `seconds` is the wall time of the
-    training, evaluations included.
+    the images held out (`part` says which), the L2 penalty that is part of
+    both losses, and what the training's `observe` returned, if it had one.
+    `seconds` is the wall time of the training, evaluations included.
     """
 
     part: str = "test"
@@ -559,6 +524,7 @@ class History:
     train_loss: list = field(default_factory=list)
     held_out_loss: list = field(default_factory=list)
     held_out_accuracy: list = field(default_factory=list)
+    penalty: list = field(default_factory=list)
     observed: list = field(default_factory=list)
     seconds: float = 0.0
 
@@ -598,6 +564,7 @@ class Recorder:
             self.history.train_loss.append(mean + extra)
             self.history.held_out_loss.append(float(loss + extra))
             self.history.held_out_accuracy.append(float(accuracy))
+            self.history.penalty.append(extra)
             if self.observe:
                 self.history.observed.append(self.observe())
 
@@ -727,6 +694,11 @@ class Runs:
         """
         apart = self.first.wrong != other.first.wrong
         return 100 * math.sqrt(apart.sum()) / len(apart)
+
+    def gain(self, other):
+        """Return what `accuracy` gains on another's, ± `error_to` it."""
+        return (f"{self.accuracy - other.accuracy:+.2f} ± "
+                f"{self.error_to(other):.2f}").replace("-", "\u2212")
 
     @property
     def errors(self):
@@ -1222,6 +1194,16 @@ def slants(images):
     return (ink * x * y).sum(axis=1) / (ink * y * y).sum(axis=1)
 
 
+def by_slant(images, y):
+    """Return five arrays of indices, the last of the most unusual slants.
+
+    Unusual is what is far from the mean of the class y, (N,).
+    """
+    slant = slants(images)
+    mean = np.array([slant[y == k].mean() if k in y else 0 for k in range(10)])
+    return np.array_split(np.argsort(np.abs(slant - mean[y])), 5)
+
+
 def calibration_error(probs, y, num_bins=10):
     """Return the expected calibration error, in percentage points.
 
@@ -1357,6 +1339,24 @@ def headline_row(name, optimizer, runs):
             "seconds": f"{runs.seconds:.0f}"}
 
 
+def photo_row(damage, ready, naive, labels, needed):
+    """Return one row of a table of photos and their probabilities, (N, K).
+
+    `naive` are those after resizing and inverting alone; `needed` is the
+    confidence from which on the network answers.
+    """
+    sure, refused = ready.max(axis=1) >= needed, ready.max(axis=1) < 0.11
+    right = ~refused & (ready.argmax(axis=1) == labels)
+    rate = f"{100 * right[sure].mean():.1f}" if sure.any() else "–"
+    simple = 100 * (naive.argmax(axis=1) == labels).mean()
+    return {"damage": damage, "photos": len(labels),
+            "refused in %": f"{100 * refused.mean():.1f}",
+            "read right in %": f"{100 * right.mean():.1f}",
+            "sure in %": f"{100 * sure.mean():.1f}",
+            "right where sure in %": rate,
+            "resize and invert, right in %": f"{simple:.1f}"}
+
+
 # ------------------------------------------------------------------ figures
 
 # Okabe and Ito's palette: told apart by color-blind readers too.
@@ -1439,33 +1439,40 @@ def plain_log_axis(ax):
 
 
 def label_curves(ax):
-    """Write the labels of curves at their ends, apart from each other."""
+    """Write the labels of curves in a column at the right, apart.
+
+    A thin line leads from each to the end of its curve.
+    """
     from sklearn.isotonic import isotonic_regression
 
     ax.margins(x=0.02)
     ax.figure.canvas.figure.draw_without_rendering()    # places the axis
     to_share, ends = ax.transData + ax.transAxes.inverted(), []
     for line in ax.get_legend_handles_labels()[0]:
-        x, y = line.get_xydata()[-1]
-        height = to_share.transform((x, y))[1]
-        ends.append((height if math.isfinite(height) else 0, x, line))
+        x, y = to_share.transform(line.get_xydata()[-1])
+        ends.append((y if math.isfinite(y) else 0, x, line))
     ends.sort(key=lambda end: end[0])
-    gap = 0.16 * ax.figure.dpi / ax.get_window_extent().height
-    # The nearest places that are so far apart.
+    gap = 0.125 * ax.figure.dpi / ax.get_window_extent().height
+    # The nearest places that are so far apart, on the axis if it is high.
     apart = gap * np.arange(len(ends))
-    places = apart + isotonic_regression([end[0] for end in ends] - apart)
-    for place, (_, x, line) in zip(places, ends):
-        ax.annotate(line.get_label(), (x, place), (3, 0), va="center",
-                    xycoords=("data", "axes fraction"), fontsize=6.5,
-                    textcoords="offset points", color=line.get_color(),
-                    annotation_clip=False)
+    places = apart + isotonic_regression(
+        [end[0] for end in ends] - apart, y_min=0,
+        y_max=max(0, 1 - apart.max(initial=0)))
+    for place, (y, x, line) in zip(places, ends):
+        ax.annotate(line.get_label(), (x, y), (1.05, place), va="center",
+                    xycoords="axes fraction", fontsize=6.5,
+                    color=line.get_color(), annotation_clip=False,
+                    arrowprops=dict(arrowstyle="-", lw=0.4, shrinkA=1,
+                                    shrinkB=2, relpos=(0, 0.5),
+                                    color=line.get_color()))
 
 
 def plot_curves(ax, runs, color, label, quantities=("train_loss", "loss")):
     """Draw losses of each run lightly and their mean over seeds on top.
 
-    Held-out losses are dashed; train losses, if both are drawn, are gray.
-    The label gets the finished networks' mean loss.
+    Held-out losses are dashed; train losses, if both are drawn, are gray,
+    and a held-out loss without its penalty is dotted. The label gets the
+    finished networks' mean loss.
     """
     history = runs.first.history
     for quantity in quantities:
@@ -1480,6 +1487,10 @@ def plot_curves(ax, runs, color, label, quantities=("train_loss", "loss")):
         ax.plot(history.iterations, runs.curve(name), style, color=shade,
                 lw=1 if train else 1.4,
                 label=f"{label} {part}{getattr(runs, quantity):.3f}".strip())
+    if any(history.penalty):
+        ax.plot(history.iterations, runs.curve("held_out_loss")
+                - runs.curve("penalty"), ":", color=color,
+                label=f"without penalty {runs.cross_entropy:.3f}")
     _mark_epochs(ax, runs.updates_per_epoch)
 
 
@@ -1519,16 +1530,15 @@ def show_models(names, figure, table, finding):
     They are named in the register, and were evaluated on the test set;
     figure and table are numbers, and the finding begins the figure's caption.
     """
-    models = {name: _REGISTER[name] for name in names}
-    many, rows = len(models) > 1, []
-    fig = plt.figure(figsize=(6.69, 3.85 if many else 2.1))
-    parts = (fig.subfigures(2, 1, height_ratios=(1.15, 1.1)) if many
-             else fig.subfigures(1, 2))
+    models, rows = {name: _REGISTER[name] for name in names}, []
+    fig = plt.figure(figsize=(6.69, 3.85))
     axes = [part.subplots(1, len(models), sharey=True, squeeze=False)[0]
-            for part in parts]
+            for part in fig.subfigures(2, 1, height_ratios=(1.1, 1.1))]
     for top, matrix, (name, runs) in zip(*axes, models.items()):
         plot_curves(top, runs, color_of(name), "")
-        top.set_title(f"{name}, rate {runs.settings['learning_rate']:g}")
+        alpha = runs.settings.get("alpha", 0)
+        top.set_title(f"{name}, rate {runs.settings['learning_rate']:g}"
+                      + f", α = {alpha:g}" * bool(alpha), fontsize=7.5)
         _plot_confusion(matrix, runs.each)
         scores = f1_scores(runs)
         rows.append({"model": name, "train": f"{runs.train_accuracy:±.2f}",
@@ -1537,13 +1547,13 @@ def show_models(names, figure, table, finding):
                        enumerate(scores)} | {"mean": f"{scores.mean():.2f}"})
     plain_log_axis(axes[0][0])
     for ax in axes[0]:
-        label_curves(ax)
+        ax.legend(fontsize=6.5, labelcolor="linecolor", frameon=False,
+                  handlelength=1.5, labelspacing=0.2)
     axes[0][0].set_ylabel("loss")
     axes[1][0].set_ylabel("true digit")
-    place = "below" if many else "right"
     show_figure(fig, figure, f"""{finding} Train (solid) and test loss (dashed)
                 of {len(runs)} seeds (light) and their mean, with the loss of
-                the finished networks; {place}, test images by true and
+                the finished networks; below, test images by true and
                 predicted digit, mean over seeds; color: share of a row's
                 images, logarithmic from 0.1 to 20 %.""")
     show_table(rows, table, """Accuracy in % (mean ± standard deviation over
@@ -1664,6 +1674,23 @@ def draw_mistakes(run, images):
     return digit_grid(images[picked], 2, 12, 1.4, [
         f"{run.y[i]} as {run.predicted[i]}\n{100 * confidence[i]:.1f} %"
         for i in picked])
+
+
+def draw_steps(steps, probs, needed):
+    """Draw the steps of a digit's preparation, and its probabilities.
+
+    `needed` is the confidence from which on the network answers.
+    """
+    fig, axes = plt.subplots(1, len(steps) + 1, figsize=(6.4, 1.2),
+                             width_ratios=[1] * len(steps) + [1.6])
+    for ax, (name, image) in zip(axes, steps.items()):
+        ax.imshow(image, cmap="gray" if name == "gray" else "gray_r")
+        ax.set_title(name)
+        ax.axis("off")
+    axes[-1].bar(range(10), probs, color=color_of("relu"))
+    axes[-1].axhline(needed, color="black", lw=0.7, ls=":")
+    axes[-1].set(xticks=range(10), ylim=(0, 1), title="probability")
+    return fig
 
 
 def draw_network(sizes, activation_label):

@@ -165,13 +165,20 @@ def test_parts_of_the_data(data):
     for array, expected in zip(part, (X[:7], y[:7], X_test[:5], y_test[:5])):
         assert np.array_equal(array, expected)
     assert helpers.held_out(part) == ("test", *part[2:])
-    for split, kept in ((data.validation_split(30), 100),
-                        (data.validation_split(30, 40), 40)):
-        for array, expected in zip(split, (X[:kept], y[:kept], X[100:],
-                                           y[100:])):
-            assert np.array_equal(array, expected)
+
+
+def test_validation_images_are_drawn_at_random(data):
+    data = data._replace(y_train=np.arange(130))    # which image it is
+    whole, fewer = data.validation_split(30), data.validation_split(30, 40)
+    for split, kept in ((whole, 100), (fewer, 40)):
+        drawn = np.concatenate([split.y_train, split.y_validation])
+        assert len(split.y_train) == kept and len({*drawn}) == kept + 30
+        assert np.array_equal(np.concatenate(split[::2]), data.X_train[drawn])
         assert not hasattr(split, "X_test") and not hasattr(split, "y_test")
         assert helpers.held_out(split) == ("validation", *split[2:])
+    # No run of neighbors, always the same, and the same for all searches.
+    assert np.ptp(whole.y_validation) > 60
+    assert np.array_equal(whole.y_validation, fewer.y_validation)
 
 
 @pytest.mark.parametrize("method, counts", [

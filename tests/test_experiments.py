@@ -266,10 +266,9 @@ def test_a_fourth_activation_is_one_more_line(nb, monkeypatch, data, slope,
     monkeypatch.setitem(nb.ACTIVATIONS, "leaky", (
         lambda Z: np.maximum(Z, 0.01 * Z),
         lambda A: np.where(A > 0, 1, slope), torch.nn.LeakyReLU))
-    model = nb.MLP(TINY["sizes"], "leaky", 0, np.float64)
-    X, y = data.X_train[:4].astype(np.float64), data.y_train[:4]
-    errors = helpers.gradient_errors(model, nb.to_torch(model), X, y,
-                                     nb.one_hot(y), 0)
+    errors = nb.gradient_errors(
+        nb.MLP(TINY["sizes"], "leaky", 0, np.float64),
+        data.X_train[:4].astype(np.float64), data.y_train[:4], 0)
     assert (max(errors["autograd"]) < 1e-12) == right
     assert (max(errors["centered differences"]) < 1e-6) == right
     run = nb.train_and_measure(0, data, "leaky", watch=9, **TINY)

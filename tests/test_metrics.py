@@ -62,6 +62,10 @@ def test_slants():
     images = [abs(columns - 14 - lean * (rows - 14)) < 1 for lean in (0, 0.5)]
     found = helpers.slants(np.reshape(images, (2, 784)).astype(np.float32))
     assert np.allclose(found, [0, 0.5], atol=0.02)
+    # Far from its class's mean is the slanted seven, then upright sevens.
+    mixed = np.reshape([images[0]] * 9 + [images[1]], (10, 784)) * 1.0
+    *_, far = helpers.by_slant(mixed, np.repeat([1, 7], [5, 5]))
+    assert 9 in far and len(far) == 2 and min(far) >= 5
 
 
 def test_calibration_error():
