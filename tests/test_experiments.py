@@ -195,6 +195,7 @@ def test_every_loss_includes_the_penalty(nb, data):
                          ((run.loss, *run.history.test_loss), data[2:])):
         cross_entropy, _ = nb.evaluate(run.model, *part)
         assert np.allclose(losses, cross_entropy + run.penalty, rtol=1e-5)
+    assert np.allclose(run.history.penalty, run.penalty, rtol=1e-5)
 
 
 @pytest.mark.parametrize("init, factor", [

@@ -57,14 +57,14 @@ def test_whatever_a_notebook_holds(export, tmp_path):
         *map(v4.new_markdown_cell, UNUSUAL.split("\n\n", 1)),
         v4.new_code_cell(code, outputs=outputs), v4.new_code_cell(""),
         v4.new_code_cell("long()\n" * 120),
-        v4.new_code_cell("def apart():\n    pass",
+        v4.new_code_cell("def apart():\n    pass\n\n\nhelpers.set_up()",
                          metadata={"tags": ["appendix"]})])),
         encoding="utf-8")
     text = unicodedata.normalize("NFKC", "".join(
         page.extract_text() for page in PdfReader(export(path)).pages))
     for shown in ("red", "α", "⊙", "‖x‖2⊗|y|", "E:v", "+1", "#hash@at",
                   "classA:", "$5a.circle", "Table1.Acaption.", "Alead-in",
-                  "Code:apart,page3"):
+                  "Codeofapart,set_up:page3"):
         assert shown in "".join(text.split())
     assert text.count("plt.circle(") == 2
     assert text.count("def apart") == 1

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from scipy import stats
 
 import helpers
@@ -41,6 +42,8 @@ def test_the_error_of_a_difference_counts_where_two_networks_differ():
     for run in (first.first, second.first):
         run.probs = np.eye(2)[[0, 0, 0, 0]]
     assert math.isclose(first.error_to(second), 100 * math.sqrt(2) / 4)
+    assert first.gain(second) == "+1.00 ± 35.36"
+    assert second.gain(first) == "−1.00 ± 35.36"
 
 
 def test_differences_read_well():
@@ -66,6 +69,19 @@ def test_slants():
     mixed = np.reshape([images[0]] * 9 + [images[1]], (10, 784)) * 1.0
     *_, far = helpers.by_slant(mixed, np.repeat([1, 7], [5, 5]))
     assert 9 in far and len(far) == 2 and min(far) >= 5
+
+
+def test_labels_of_curves_keep_apart_beside_the_axis():
+    fig = helpers.draw_lines({"curves": {
+        name: ([0, end], [1, 0.01], "-") for name, end in (
+            ("low", 5), ("as low", 5), ("ends early", 3), ("lower", 5))}})
+    fig.draw_without_rendering()
+    axis = fig.axes[0].get_window_extent()
+    boxes = sorted((Text.get_window_extent(label)   # without its line
+                    for label in fig.axes[0].texts), key=lambda box: box.y0)
+    assert all(below.y1 <= above.y0 for below, above in zip(boxes, boxes[1:]))
+    assert all(axis.x1 < box.x0 and axis.y0 < box.y1 for box in boxes)
+    helpers.plt.close(fig)
 
 
 def test_calibration_error():
