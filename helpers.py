@@ -1183,6 +1183,17 @@ def f1_scores(runs):
         for run in runs.each], axis=0)
 
 
+def dead_units(run):
+    """Return percents dead early and late, and returns, by layer.
+
+    Dead are those that the run's `observe` saw so, in a list by layer.
+    """
+    layers = [np.array(layer) for layer in zip(*[
+        seen["dead"] for seen in run.history.observed])]
+    return [[100 * layer[0].mean(), 100 * layer[-1].mean(),
+             (layer[:-1] & ~layer[1:]).sum()] for layer in layers]
+
+
 def slants(images):
     """Return how far the ink of images, (N, 784), leans a row down, (N,).
 
