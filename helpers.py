@@ -306,7 +306,8 @@ _COUNTS = ("num_epochs", "batch_size", "evaluate_every", "num_train",
            "num_test", "num_validation", "num_seeds", "num_search_seeds",
            "sweep_train", "sweep_epochs", "probe_size", "long_epochs",
            "benchmark_repeats", "benchmark_images", "recognizer_epochs",
-           "num_recognizers", "ladder_epochs", "num_photos")
+           "num_recognizers", "recognizer_width", "ladder_epochs",
+           "num_photos")
 
 
 def check_parameters(*, quick, learning_rate, seed, num_jobs, digit_path,

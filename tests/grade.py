@@ -35,6 +35,7 @@ TOLERANCE = {
     "adam_tuned": (0.3, 0.1),
     "l2": (0.3, 0.1),
     "recognizer": (0.15, 0.2),
+    "committee": (0.15, None),
     "other choice": (1.5, None),
 }
 LAST_DIGIT = 0.002      # losses are printed to 0.001; small ones need this
@@ -72,7 +73,7 @@ def compare_rows(old, new):
                    "losses not at all", True)
     for key in ("train accuracy", "test accuracy", "train loss", "test loss"):
         is_loss = key.endswith("loss")
-        if is_loss and share is None:
+        if (is_loss and share is None) or not old[key]:
             continue
         before, after = (float(row[key].split()[0]) for row in (old, new))
         limit = share * before + LAST_DIGIT if is_loss else points

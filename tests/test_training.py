@@ -211,6 +211,22 @@ def test_distorted_batches(nb, data, rng, strengths):
     assert (change > 1e-3) == (strengths[0] > 0)
 
 
+def test_hard_images_are_those_not_read_with_certainty(nb, mnist):
+    data = mnist.subset(500, 1)
+    model = nb.MLP((784, 30, 10), "relu", 0)
+    nb.train_adam(model, data, 9, 32, 0.003)
+    X, Y = data.X_train[:, :700], nb.one_hot(data.y_train)  # cut
+    whole = np.pad(X, ((0, 0), (0, 84)))
+    off = abs(model.predict_proba(whole) - Y).max(axis=1)
+    for least in (0.05, 0.5):
+        hard, targets = nb.hard_images(model, X, Y, least)
+        assert 0 < len(hard) < len(X)
+        assert (hard == X[off >= least]).all()
+        assert (targets == Y[off >= least]).all()
+    hardest, _ = nb.hard_images(model, X, Y, least=1.1)     # none is
+    assert (hardest == X[off.argmax()]).all() and len(hardest) == 1
+
+
 def test_distorted_batches_raise_what_fails_in_their_thread(data):
     batches = iter([np.array([0, 1]), np.array([500])])
     with pytest.raises(IndexError):
