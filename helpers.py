@@ -1972,9 +1972,13 @@ def _ruled_lines(mask):
                        for other in lines if other[0] != turned)
                    for end, at in ((x[0], y[0]), (x[-1], y[-1])))
 
-    count = -1
-    while count != len(lines):
-        count, lines = len(lines), [line for line in lines if is_held(line)]
+    for more in (True, False):
+        count = -1
+        while count != len(lines):
+            count, lines = len(lines), [line for line in lines
+                                        if is_held(line)]
+        if more:
+            lines += _missing_lines(mask, lines, size)
     found, *covered = np.zeros((3, *mask.shape), bool)
     for turned, x, y, half, free in lines:
         band = np.clip(y + np.arange(-half, half + 1)[:, None], 0,
@@ -1990,7 +1994,7 @@ def _ruled_lines(mask):
     rest, _ = ndimage.label(mask & ~found, _EIGHT)
     size_left = _extents(rest).max(axis=0)
     largest = 1 + (np.bincount(rest.ravel())[1:] * size_left).argmax()
-    sides = sum(largest in side[:1 + int(size / 50)] for side in (
+    sides = sum(largest in side[:1 + int(size / 25)] for side in (
         rest, rest[::-1], rest.T, rest.T[::-1]))
     return found & (size_left.max() > max(size / 12, 8)  # a digit's least
                     and (sides < 2 or len(lines) > 2))
@@ -2012,34 +2016,73 @@ def _straight_lines(mask, size):
                           (0.1, ndimage.grey_closing),
                           (0.2, ndimage.grey_opening)):
         runs = change(runs, (1, 2 + int(share * size / step)))
-    most = size // 14 + 1                   # of pixels, across a line
     labels, _ = ndimage.label(runs, _EIGHT)
     for i, box in enumerate(ndimage.find_objects(labels), start=1):
         if step * (box[1].stop - box[1].start) < max(8, 0.3 * size):
             continue
         rows, columns = step * np.argwhere(labels == i).T + step // 2
-        middle, half = int(np.median(columns)), most + step
-        for _ in range(3):      # from these pixels to the whole line
-            x = np.arange(mask.shape[1])
-            y = np.rint(np.polyval(np.polyfit(columns, rows, 1), x))
-            band = y.astype(int) + np.arange(-half, half + 1)[:, None]
-            ink = (mask[band.clip(0, len(mask) - 1), x]
-                   & (band >= 0) & (band < len(mask)))
-            inked = ndimage.binary_closing(np.pad(
-                ink.any(axis=0), most), np.ones(most))[most:-most]
-            gaps = np.flatnonzero(~inked)
-            x = x[gaps[gaps < middle].max(initial=-1) + 1:
-                  gaps[gaps > middle].min(initial=len(x))]
-            ink, band = ink[:, x], band[:, x]
-            across = ink.sum(axis=0)
-            width = np.median(across[across > 0]) if ink.any() else np.inf
-            used = (across > 0) & (across <= 1.5 * width + 1)
-            if width > most or used.sum() < 2:
-                break
-            rows = (ink * band).sum(axis=0)[used] / across[used]
-            columns, half = x[used], int(width / 2) + step // 2 + 2
-        else:
-            yield x, band[half], half - 1, ~ink[0] & ~ink[-1]
+        yield from _whole_line(mask, columns, rows, size)
+
+
+def _whole_line(mask, columns, rows, size):
+    """Yield the nearly level line through these pixels, if it is thin."""
+    most = size // 14 + 1                   # of pixels, across a line
+    middle, half = int(np.median(columns)), most + 3
+    for _ in range(3):
+        x = np.arange(mask.shape[1])
+        y = np.rint(np.polyval(np.polyfit(columns, rows, 1), x))
+        band = y.astype(int) + np.arange(-half, half + 1)[:, None]
+        ink = (mask[band.clip(0, len(mask) - 1), x]
+               & (band >= 0) & (band < len(mask)))
+        inked = ndimage.binary_closing(np.pad(
+            ink.any(axis=0), most), np.ones(most))[most:-most]
+        gaps = np.flatnonzero(~inked)
+        x = x[gaps[gaps < middle].max(initial=-1) + 1:
+              gaps[gaps > middle].min(initial=len(x))]
+        ink, band = ink[:, x], band[:, x]
+        across = ink.sum(axis=0)
+        # Half of a line may lie under the digit: the median would be wide.
+        thin = np.quantile(across[across > 0], 0.3) if ink.any() else np.inf
+        used = (across > 0) & (across <= 1.5 * thin + 1)
+        if thin > most or used.sum() < 2:
+            return
+        rows = (ink * band).sum(axis=0)[used] / across[used]
+        columns, half = x[used], int(np.median(across[used]) / 2) + 3
+    yield x, band[half], half - 1, ~ink[0] & ~ink[-1]
+
+
+def _missing_lines(mask, lines, size):
+    """Yield lines that those found, by their period, lead to expect.
+
+    Squares have the same period in both directions.
+    """
+    places = []
+    for turned in {line[0] for line in lines}:
+        group = [line for line in lines if line[0] == turned]
+        slope = np.median([(y[-1] - y[0]) / len(y) for _, _, y, *_ in group])
+        places.append((turned, slope, np.sort(
+            [y.mean() - slope * x.mean() for _, x, y, *_ in group])))
+    most = size / 14 + 1
+    apart = np.concatenate([[], *(np.diff(at) for *_, at in places)])
+    apart = apart[apart > most]
+    if len(lines) < 5 or not len(apart):    # a frame has four
+        return
+    period = np.median(apart[apart < 1.3 * apart.min()])
+    for turned, slope, at in places:
+        across = mask.T if turned else mask
+        x = np.arange(across.shape[1])
+        number = np.rint((at - at[0]) / period)
+        step, start = (np.polyfit(number, at, 1) if number.any()
+                       else (period, at[0]))
+        if np.abs(start + number * step - at).max() > most:
+            continue
+        low, high = np.sort([0, -slope * len(x)])
+        for k in np.arange(np.ceil((low - start) / step),
+                           (high + len(across) - start) / step):
+            if k not in number:
+                for line in _whole_line(across, x, start + k * step
+                                        + slope * x, size):
+                    yield turned, *line
 
 
 def _cut_out(ink, mask, level):

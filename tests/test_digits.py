@@ -289,6 +289,18 @@ def test_printed_lines_are_no_ink(kind, five):
     assert same_digit(prepare_digit(photo), five, 0.85)
 
 
+@pytest.mark.parametrize("pen, period, start, box", [
+    (20, 40, 8, (0, 0, 200, 200)), (20, 64, 24, (40, 20, 150, 180)),
+    (20, 52, 24, (40, 20, 150, 180)), (28, 40, 24, (50, 24, 200, 176))])
+def test_squares_half_hidden_by_a_digit(pen, period, start, box):
+    photo = drawn_five(pen=pen)
+    for at in range(start, 200, period):
+        ImageDraw.Draw(photo).line((0, at, 199, at - 4), 90, 3)
+        ImageDraw.Draw(photo).line((at, 0, at + 4, 199), 90, 3)
+    assert same_digit(prepare_digit(photo.crop(box)),
+                      prepare_digit(drawn_five(pen=pen)))
+
+
 @pytest.mark.parametrize("points", [
     [(0, 1), (60, 1), (25, 99)],                        # 7
     [(40, 0), (0, 60), (60, 60), (42, 60), (42, 99), (42, 0)],     # 4
