@@ -287,7 +287,8 @@ def test_another_seed_changes_numbers_and_sentences(runs):
     assert checks.abstract(other) != checks.abstract(plain)
     pairs = zip(checks.headline(plain)[1], checks.headline(other)[1],
                 strict=True)
-    assert all(a["train loss"] != b["train loss"] for a, b in pairs)
+    assert all(a["train loss"] != b["train loss"] for a, b in pairs
+               if a["model"] != "committee")
     sentences, others = (
         set(re.findall(r"[^.]+\d[^.]*\.", "\n".join(checks.shown_texts(run))))
         for run in (plain, other))
