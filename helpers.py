@@ -60,7 +60,7 @@ import torch
 from IPython import get_ipython
 from IPython.display import Markdown, clear_output, display
 from PIL import Image, ImageOps
-from scipy import linalg, ndimage
+from scipy import ndimage
 from tabulate import tabulate
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -1759,7 +1759,10 @@ _MAX_PIXELS = 50_000_000     # larger images are refused before decoding
 _WORK_SIZE = 480             # longer side of the image that is analyzed
 _FINE_SIZE = 120             # longer side of the cut-out digit: 6 x MNIST's
 _STROKE_WIDTH = (2.5, 3.8)   # accepted mean stroke widths, in MNIST pixels
-_FAMILIAR = 0.56             # share of a digit that may look unlike the known
+_FAMILIAR = 0.32             # distance from known digits that is no doubt yet
+_WINDOWS = np.exp(-(np.arange(28)[:, None] - 2.8 * np.arange(10) - 0.9) ** 2
+                  / (2 * 1.4 ** 2), dtype=np.float32)
+_WINDOWS /= _WINDOWS.sum(axis=0)    # ten Gaussian windows over 28 pixels
 _EIGHT = np.ones((3, 3))     # pixels that touch at corners belong together
 
 
@@ -2174,16 +2177,31 @@ def prepare_digit(image):
     return digit_steps(image)["MNIST"].reshape(784)
 
 
-def known_digits(X, y):
-    """Learn what digits look like: each class's mean and main directions.
+def _coarse_views(X):
+    """Blur images, (N, 784), to 10 x 10: (N, 100), each of length 1."""
+    coarse = _WINDOWS.T @ np.reshape(X, (-1, 28, 28)) @ _WINDOWS
+    views = coarse.reshape(-1, 100)
+    return views / np.maximum(np.linalg.norm(views, axis=1)[:, None], 1e-9)
 
-    For images X, shape (N, 784), and labels y, returns (10, 784, 17): in
-    column 0 the mean of each class, then 16 of its principal components.
+
+def known_digits(X, y):
+    """Learn what digits look like: each class's typical coarse images.
+
+    For images X, shape (N, 784), and labels y, returns (10, 300, 100) float32:
+    of each class 300 cluster centers of its images, blurred to 10 x 10 pixels
+    and of length 1, in multiples of 1/32 below 1/2. Where a class has fewer
+    images, its centers repeat.
     """
-    classes = [X[y == k] for k in range(10)]
-    return np.array([np.column_stack([images.mean(axis=0), linalg.eigh(
-        np.cov(images.T, ddof=0, dtype=np.float32),
-        subset_by_index=(768, 783))[1]]) for images in classes])
+    from sklearn.cluster import MiniBatchKMeans
+
+    centers = np.empty((10, 300, 100), np.float32)
+    with threadpool_limits(1):      # the same for any number of cores
+        for k in range(10):
+            views = _coarse_views(X[y == k])
+            centers[k] = np.resize(MiniBatchKMeans(
+                min(300, len(views)), n_init=1, random_state=0,
+                batch_size=1024).fit(views).cluster_centers_, (300, 100))
+    return np.minimum(np.rint(32 * centers), 15) / 32
 
 
 def read_digits(model, X, known):
@@ -2191,18 +2209,15 @@ def read_digits(model, X, known):
 
     They are means over the digit and its four shifts by one pixel. The less
     a digit looks like the `known_digits`, the nearer they are to 0.1 each:
-    what matters is the share of its length that its class's principal
-    components leave unexplained.
+    what matters is how far it lies, blurred as they are, from the nearest
+    one of its most probable class.
     """
     probs = np.mean([model.predict_proba(np.roll(X, shift, axis=1))
                      for shift in (0, 1, -1, 28, -28)], axis=0)
-    best = probs.argmax(axis=1)
-    left = np.empty_like(X)
-    for k, typical in enumerate(known):
-        off = X[best == k] - typical[:, 0]
-        left[best == k] = off - off @ typical[:, 1:] @ typical[:, 1:].T
-    length, unknown = np.linalg.norm([X, left], axis=2)[:, :, None]
-    weight = np.minimum(1, _FAMILIAR * length / np.maximum(unknown, 1e-9)) ** 4
+    distance = np.array([
+        np.linalg.norm(known[best] - view, axis=1).min()
+        for view, best in zip(_coarse_views(X), probs.argmax(axis=1))])
+    weight = (_FAMILIAR / np.maximum(distance, _FAMILIAR))[:, None] ** 3
     return weight * probs + (1 - weight) * 0.1
 
 
@@ -2327,16 +2342,14 @@ _PAD_MARKUP = """
 
 _PAD_SCRIPT = r"""
 ((settings) => {
-  // The pad has 280 units a side, MNIST's images 28 pixels.
-  const PAD = 280, PEN = 22, SIDE = 28;
+  const PAD = 280, PEN = 22, SIDE = 28; // in units, units and MNIST's pixels
   const column = (i) => i % SIDE, row = (i) => Math.floor(i / SIDE);
   const sum = (numbers) => numbers.reduce((total, n) => total + n);
-  const squares = (numbers) => sum(numbers.map((n) => n * n));
   const clamp = (n, low, high) => Math.min(Math.max(n, low), high);
   const bytes = (text, Kind) => Kind.from(atob(text), (c) => c.charCodeAt());
-  const floats = (text) => new Float32Array(bytes(text, Uint8Array).buffer);
-  const layer = ([W, ...rest]) => [bytes(W, Int8Array), ...rest.map(floats)];
-  const layers = settings.layers.map(layer), known = settings.known.map(layer);
+  const layers = settings.layers.map(([W, ...rest]) => [bytes(W, Int8Array),
+    ...rest.map((text) => new Float32Array(bytes(text, Uint8Array).buffer))]);
+  const known = bytes(settings.known, Uint8Array); // two classes in a byte
   const shares = (gray) => Float32Array.from(gray, (value) => value / 255);
   const examples = settings.examples.map((x) => shares(bytes(x, Uint8Array)));
   const activation = { relu: (z) => Math.max(z, 0), tanh: Math.tanh,
@@ -2355,16 +2368,19 @@ _PAD_SCRIPT = r"""
     const top = Math.max(...z), powers = z.map((each) => Math.exp(each - top));
     return powers.map((power) => power / sum(powers));
   };
-  // As read_digits does: the mean over the digit and its shifts by a pixel,
-  // nearer to 0.1 the more of it is left that `known` does not explain.
+  // As read_digits does: a mean over shifts, less sure far from `known` views.
   const read = (pixels) => {
     const each = [0, 1, -1, SIDE, -SIDE].map((shift) =>
       predict(pixels.map((_, i) => pixels.at((i + shift) % pixels.length))));
     const probs = each[0].map((_, k) => sum(each.map((p) => p[k])) / 5);
-    const best = probs.indexOf(Math.max(...probs)), all = squares(pixels);
-    const [half, ...parts] = affine(pixels, known[best]);
-    const left = all - 2 * half - squares(parts);
-    const weight = Math.min(1, settings.familiar ** 4 * (all / left) ** 2);
+    const best = probs.indexOf(Math.max(...probs)), half = best < 5 ? 0 : 4;
+    const blur = (image, n) => [...image.slice(0, n)].flatMap((_, x) =>
+      settings.windows.map((a) => sum(a.map((w, y) => w * image[n * y + x]))));
+    const view = blur(blur(pixels, SIDE), 10), length = Math.hypot(...view);
+    const distance = Array.from({ length: 300 }, (_, n) => Math.hypot(
+      ...view.map((value, k) => value / (length || 1)
+        - (known[30000 * (best % 5) + 100 * n + k] >> half & 15) / 32)));
+    const weight = clamp(settings.familiar / Math.min(...distance), 0, 1) ** 3;
     return probs.map((p) => weight * p + (1 - weight) / 10);
   };
 
@@ -2394,10 +2410,9 @@ _PAD_SCRIPT = r"""
       Math.max(1, Math.round(20 * length / Math.max(...extent))));
     const small = rasterize(strokes, width, start.map((at) => at - width / 2),
       shape.map((length, k) => length / extent[k]));
-    const center = [column, row].map((place) =>
-      sum(small.map((value, i) => value * place(i))) / sum(small));
-    const [dx, dy] = center.map((at, k) =>
-      clamp(Math.round(14 - at), 0, SIDE - shape[k]));
+    const [dx, dy] = [column, row].map((place, k) => clamp(Math.round(14 -
+      sum(small.map((value, i) => value * place(i))) / sum(small)), 0,
+      SIDE - shape[k]));
     return small.map((_, i) => small[i - dx - SIDE * dy] ?? 0);
   };
 
@@ -2483,15 +2498,16 @@ def show_pad(model, known, needed, X, number, caption):
     """Display a pad on which a digit is drawn and read, in the page itself.
 
     The page holds all that it needs: the network, as 8-bit integers with one
-    scale a column, and plain JavaScript, which prepares what is drawn as
-    `prepare_digit` does and reads it as `read_digits` does. Where scripts
-    don't run (GitHub, the PDF) a picture of the pad stands in its place.
+    scale a column, the known digits in 4 bits a number, and plain JavaScript,
+    which prepares what is drawn as `prepare_digit` does and reads it as
+    `read_digits` does. Where scripts don't run (GitHub, the PDF) a picture of
+    the pad stands in its place.
 
     Parameters
     ----------
     model : object with sizes, weights, biases, activation, predict_proba
         A network of 784 inputs and 10 classes; relu, tanh or sigmoid.
-    known : ndarray, shape (10, 784, 17)
+    known : ndarray, shape (10, 300, 100)
         Made by `known_digits`.
     needed : float, in [0, 1]
         The confidence below which the answer is "not sure".
@@ -2536,12 +2552,10 @@ def _pad_page(model, known, needed, X):
         f'<button type="button" aria-label="Load test digit {k + 1}">CANVAS'
         "</button>" for k in range(len(X)))).replace(
             "CANVAS", '<canvas width="28" height="28"></canvas>')
-    # |x - m|^2 = |x|^2 - 2 (x m - m m / 2), and the components' part of it
-    # is that of x C - m C: two products of x with columns, as in a layer.
-    offsets = [-W[:, 0] @ W / ([2] + 16 * [1]) for W in known]
     settings = dict(
         layers=list(map(layer, model.weights, model.biases)),
-        known=list(map(layer, known, offsets)), familiar=_FAMILIAR,
+        known=text(32 * known[:5] + 512 * known[5:], np.uint8),
+        windows=_WINDOWS.T.tolist(), familiar=_FAMILIAR,
         activation=model.activation, needed=float(needed),
         widths=_STROKE_WIDTH, markup=markup,
         examples=[text(np.rint(255 * x), np.uint8) for x in X])
