@@ -58,7 +58,7 @@ import numpy as np
 import psutil
 import torch
 from IPython import get_ipython
-from IPython.display import Markdown, clear_output, display
+from IPython.display import Markdown, clear_output, display, update_display
 from PIL import Image, ImageOps
 from scipy import ndimage
 from tabulate import tabulate
@@ -688,13 +688,17 @@ class Runs:
                          / len(self.first.y))
 
     def error_to(self, other):
-        """Return the standard error of the first runs' difference, in points.
+        """Return the standard error of `accuracy` less other's, in points.
 
-        Both read the same images, so only those that one of them reads right
-        and the other wrong count (McNemar).
+        Over images, of which only those count that just one of the two reads
+        right (McNemar), and over seeds, if there are several.
         """
-        apart = self.first.wrong != other.first.wrong
-        return 100 * math.sqrt(apart.sum()) / len(apart)
+        pairs = list(zip(self.each, other.each, strict=True))
+        apart = np.mean([np.subtract(a.wrong, b.wrong, dtype=float)
+                         for a, b in pairs], axis=0)
+        seeds = np.std([a.accuracy - b.accuracy for a, b in pairs],
+                       ddof=min(1, len(pairs) - 1)) / math.sqrt(len(pairs))
+        return math.hypot(100 * np.linalg.norm(apart) / len(apart), seeds)
 
     def gain(self, other):
         """Return what `accuracy` gains on another's, ± `error_to` it."""
@@ -1331,11 +1335,17 @@ def show_table(rows, number, caption, num_text_columns=1):
     display(Markdown(table_markdown(rows, number, caption, num_text_columns)))
 
 
-def show_again(*texts):
-    """Display Markdown once more, for the screen: the PDF leaves HTML out."""
+def show_again(texts):
+    """Update Markdown, a dict by display id, and display it once more.
+
+    The latter is for the screen: the PDF leaves HTML out.
+    """
     from nbconvert.filters import markdown2html
 
-    display({"text/html": markdown2html("\n\n".join(texts))}, raw=True)
+    for name, text in texts.items():
+        update_display(Markdown(text), display_id=name)
+    display({"text/html": markdown2html("\n\n".join(texts.values()))},
+            raw=True)
 
 
 def headline_row(name, optimizer, runs):
@@ -1375,10 +1385,11 @@ def photo_row(damage, ready, naive, labels, needed):
 _COLORS = {
     "sigmoid": "#E69F00", "tanh": "#009E73", "relu": "#0072B2",
     "sigmoid_centered": "#F0C75E", "sigmoid_doubled": "#B07800",
-    "sigmoid_steep": "#6B4A00", "sigmoid_tuned": "#B07800",
-    "tanh_tuned": "#7CC9A9", "SGD": "#0072B2", "sgd_tuned": "#56B4E9",
-    "Adam": "#D55E00", "adam": "#882255", "adam_tuned": "#D55E00",
-    "adam_by_hand": "#333333", "l2": "#CC79A7", "recognizer": "#333333",
+    "sigmoid_steep": "#6B4A00", "sigmoid_steep_centered": "#333333",
+    "sigmoid_tuned": "#B07800", "tanh_tuned": "#7CC9A9", "SGD": "#0072B2",
+    "sgd_tuned": "#56B4E9", "Adam": "#D55E00", "adam": "#882255",
+    "adam_tuned": "#D55E00", "adam_by_hand": "#333333", "l2": "#CC79A7",
+    "l2_prescribed": "#7A4A68", "recognizer": "#333333",
 }
 
 
@@ -1453,7 +1464,7 @@ def plain_log_axis(ax):
 def label_curves(ax):
     """Write the labels of curves in a column at the right, apart.
 
-    A thin line leads from each to the end of its curve.
+    A dotted line leads from each to the end of its curve.
     """
     from sklearn.isotonic import isotonic_regression
 
@@ -1474,7 +1485,7 @@ def label_curves(ax):
         ax.annotate(line.get_label(), (x, y), (1.05, place), va="center",
                     xycoords="axes fraction", fontsize=6.5,
                     color=line.get_color(), annotation_clip=False,
-                    arrowprops=dict(arrowstyle="-", lw=0.4, shrinkA=1,
+                    arrowprops=dict(arrowstyle="-", lw=0.4, ls=":", shrinkA=1,
                                     shrinkB=2, relpos=(0, 0.5),
                                     color=line.get_color()))
 

@@ -31,10 +31,11 @@ REFERENCE = re.compile(
     r"(?sm)" + FENCE + r"|`[^`]+`|\*\*(?:Figure|Table) \d+\."
     r"|\b(?P<kind>Figure|Table|Section)\s+(?P<number>\d+(?:\.\d+)?)")
 # A paragraph, no heading, table, list, display or caption, and the code that
-# follows it.
+# follows it, or a formula.
 LEAD_IN = re.compile(
     r"(?s)(?<=\n\n)(?!\s|#|\||>|[-*+] |\d+\. |\$\$|\*\*(?:Table|Figure))"
-    r"((?:(?!\n\n|```).)+)\n\n\s*```\{=typst\}\n#code(\([^\n]*\))\n```")
+    r"((?:(?!\n\n|```).)+)\n\n"
+    r"(?:\s*```\{=typst\}\n#code(\([^\n]*\))\n```|(?=\$\$))")
 # In pandoc's Typst code is left alone; formulas are repaired, and cells of
 # tables that begin with a sign, which Typst would take for lists.
 TOKEN = re.compile(r"(?ms)^#(?!link)\w+\(\"[^\n]*|`[^`]+`|\\."
@@ -86,7 +87,7 @@ def dress(markdown):
         return f"[{text}](#{label})" if label in labels else match[0]
 
     return REFERENCE.sub(link, BLOCK.sub(mark, LEAD_IN.sub(
-        lambda m: wrap(f"lead{m[2]}", m[1]), markdown)))
+        lambda m: wrap(f"lead{m[2]}" if m[2] else "keep", m[1]), markdown)))
 
 
 def repair(token):

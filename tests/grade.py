@@ -33,6 +33,7 @@ TOLERANCE = {
     "sgd_tuned": (0.3, 0.1),
     "adam": (1.5, 0.5),
     "adam_tuned": (0.3, 0.1),
+    "l2_prescribed": (1.5, 0.5),
     "l2": (0.3, 0.1),
     "recognizer": (0.15, 0.2),
     "committee": (0.15, None),

@@ -46,6 +46,13 @@ def test_the_error_of_a_difference_counts_where_two_networks_differ():
     assert second.gain(first) == "−1.00 ± 35.36"
 
 
+def test_the_error_of_a_difference_counts_seeds_too():
+    first, second = runs([99, 95]), runs([98, 90])      # 1 and 5 points apart
+    for run in (*first.each, *second.each):             # on the same images
+        run.probs, run.y = np.eye(2), np.arange(2)
+    assert math.isclose(first.error_to(second), 2)
+
+
 def test_differences_read_well():
     row, = helpers.compare_all({"a": (runs([96, 98]), runs([97, 97]))})
     assert row["accuracy in points"] == "0.00 (\u2212101.86 to 101.86)"
