@@ -2229,6 +2229,7 @@ def read_digits(model, X, known):
         np.linalg.norm(known[best] - view, axis=1).min()
         for view, best in zip(_coarse_views(X), probs.argmax(axis=1))])
     weight = (_FAMILIAR / np.maximum(distance, _FAMILIAR))[:, None] ** 3
+    weight *= X.any(axis=1, keepdims=True)  # a blank image: all alike
     return weight * probs + (1 - weight) * 0.1
 
 

@@ -570,6 +570,8 @@ def test_pictures_without_digit_are_not_read(nb, mnist, rng):
         except ValueError:
             ready.append(np.zeros(784, np.float32))
     assert len(pictures) == 100 and sure(ready) <= 0.05
+    blank = np.zeros((1, 784), np.float32)
+    assert (read_digits(model, blank, known) == 0.1).all()
     assert sure(mnist.X_test[:500]) > 0.8
 
 
