@@ -1560,8 +1560,8 @@ def show_models(names, figure, table, finding):
     for top, matrix, (name, runs) in zip(*axes, models.items()):
         plot_curves(top, runs, color_of(name), "")
         alpha = runs.settings.get("alpha", 0)
-        top.set_title(f"{name}, rate {runs.settings['learning_rate']:g}"
-                      + f", α = {alpha:g}" * bool(alpha), fontsize=7.5)
+        top.set_title(f"{name}, η={runs.settings['learning_rate']:g}"
+                      + f", α={alpha:g}" * bool(alpha), fontsize=7)
         _plot_confusion(matrix, runs.each)
         scores = f1_scores(runs)
         rows.append({"model": name, "train": f"{runs.train_accuracy:±.2f}",
