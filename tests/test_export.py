@@ -72,6 +72,16 @@ def test_whatever_a_notebook_holds(export, tmp_path):
     assert "hidden" not in text
 
 
+def test_a_formula_stays_with_its_sentence(export, tmp_path):
+    path = tmp_path / "formulas.ipynb"
+    path.write_text(v4.writes(v4.new_notebook(cells=[v4.new_markdown_cell(
+        "# T\n\n" + "More.\n\nHere is\n\n$$x=1$$\n\n" * 120)])))
+    pages = [page.extract_text() for page in PdfReader(export(path)).pages]
+    assert len(pages) > 3
+    assert [p.count("Here is") for p in pages] == [
+        p.count("= 1") for p in pages]
+
+
 @pytest.mark.parametrize("module, package", [
     ("typst", "typst"), ("pypandoc", "pypandoc_binary")])
 def test_what_is_missing_is_named(module, package, monkeypatch):
