@@ -1,5 +1,6 @@
 """The export makes a PDF of a run, or says what is missing."""
 
+import re
 import unicodedata
 
 import nbformat.v4 as v4
@@ -80,6 +81,19 @@ def test_a_formula_stays_with_its_sentence(export, tmp_path):
     assert len(pages) > 3
     assert [p.count("Here is") for p in pages] == [
         p.count("= 1") for p in pages]
+
+
+def test_paragraphs_are_not_torn_but_long_ones_are_whole(export, tmp_path):
+    path = tmp_path / "paragraphs.ipynb"
+    path.write_text(v4.writes(v4.new_notebook(cells=[v4.new_markdown_cell(
+        "# T\n\n1\n\n" + "\n\n".join(
+            f"Begin{i} {'word ' * n}end{i}."
+            for i, n in enumerate([120] * 60 + [3000])))])))
+    pages = [page.extract_text() for page in PdfReader(export(path)).pages]
+    begun, ended = ([re.findall(mark + r"(\d+)", page) for page in pages]
+                    for mark in ("Begin", "end"))
+    assert begun[:5] == ended[:5] and begun[4]
+    assert ["60"] in ended
 
 
 @pytest.mark.parametrize("module, package", [
