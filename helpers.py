@@ -1369,7 +1369,7 @@ def photo_row(damage, ready, naive, labels, needed):
     """
     sure, refused = ready.max(axis=1) >= needed, ready.max(axis=1) < 0.11
     right = ~refused & (ready.argmax(axis=1) == labels)
-    rate = f"{100 * right[sure].mean():.1f}" if sure.any() else "–"
+    rate = f"{100 * right[sure].mean():.1f}" if sure.sum() > 9 else "–"
     simple = 100 * (naive.argmax(axis=1) == labels).mean()
     return {"damage": damage, "photos": len(labels),
             "refused in %": f"{100 * refused.mean():.1f}",
@@ -1451,12 +1451,14 @@ def _mark_epochs(ax, updates_per_epoch):
 def plain_log_axis(ax):
     """Make the y axis logarithmic, with plain numbers at 1, 2, 5, 10...
 
-    If it spans more than two decades, they stand at 1, 3, 10...
+    They stand closer if it spans little, and at 1, 3, 10... if it spans more
+    than two decades.
     """
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     ax.yaxis.set_major_locator(plt.LogLocator(
-        subs=(1, 2, 5) if high < 100 * low else (1, 3)))
+        subs=(1, 2, 3, 5) if high < 50 * low else
+        (1, 2, 5) if high < 100 * low else (1, 3)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
 
@@ -1513,7 +1515,7 @@ def plot_curves(ax, runs, color, label, quantities=("train_loss", "loss")):
     if any(history.penalty):
         ax.plot(history.iterations, runs.curve("held_out_loss")
                 - runs.curve("penalty"), ":", color=color,
-                label=f"without penalty {runs.cross_entropy:.3f}")
+                label=f"{history.part}, no penalty {runs.cross_entropy:.3f}")
     _mark_epochs(ax, runs.updates_per_epoch)
 
 
@@ -1539,7 +1541,7 @@ def _plot_confusion(ax, runs):
     for (row, column), count in np.ndenumerate(counts):
         if round(count):
             ax.text(column, row, round(count), ha="center", va="center",
-                    fontsize=6,
+                    fontsize=6.5, family="STIXGeneral",     # narrow digits
                     color="white" if errors[row, column] > 4 else "black")
     ax.set(xticks=range(10), yticks=range(10), xlabel="predicted digit")
     ax.tick_params(length=0, labelsize=7, pad=2)
@@ -1577,8 +1579,8 @@ def show_models(names, figure, table, finding):
     show_figure(fig, figure, f"""{finding} Train (solid) and test loss (dashed)
                 of {len(runs)} seeds (light) and their mean, with the loss of
                 the finished networks; below, test images by true and
-                predicted digit, mean over seeds; color: share of a row's
-                images, logarithmic from 0.1 to 20 %.""")
+                predicted digit, mean over seeds (blank: below 0.5); color:
+                share of a row's images, logarithmic from 0.1 to 20 %.""")
     show_table(rows, table, """Accuracy in % (mean ± standard deviation over
                seeds), and F1 in % of each digit and their mean, test set,
                means over seeds.""")
@@ -1607,27 +1609,34 @@ def draw_rates(searches, models):
     return fig
 
 
-def draw_penalties(by_alpha, stopped):
+def draw_penalties(searches, stopped):
     """Draw the plain network's losses, and accuracy and loss against alpha.
 
-    `by_alpha` has `Runs` by alpha, the plain ones under 0; `stopped`, their
-    values at an earlier epoch, are drawn as dotted lines.
+    `searches` has, by the name of a learning rate, `Runs` by alpha, the plain
+    ones under 0; of its last, the losses are drawn, and as dotted lines
+    `stopped`, their values at an earlier epoch.
     """
     fig, axes = plt.subplots(1, 3, figsize=(6.69, 1.8))
-    plot_curves(axes[0], by_alpha[0], color_of("Adam"), "")
+    *_, own = searches.values()
+    plot_curves(axes[0], own[0], color_of("Adam"), "")
     axes[0].set_ylabel("loss, α = 0")
-    plain_log_axis(axes[0])
-    label_curves(axes[0])
     for ax, quantity, label in zip(axes[1:], ("accuracy", "cross_entropy"), (
             "accuracy in %", "cross-entropy")):
-        for place, runs in enumerate(by_alpha.values()):
-            mean = getattr(runs, quantity)
-            ax.plot([place] * len(runs), mean.values, ".", color="#999999")
-            ax.plot(place, mean, "_", ms=14, mew=2, color=color_of("l2"))
         ax.axhline(getattr(stopped, quantity), color="black", ls=":", lw=0.8)
-        ax.set(xlabel="α", ylabel=label, xticks=range(len(by_alpha)),
-               xticklabels=[f"{alpha:.0e}".replace("e-0", "e-") if alpha
-                            else "0" for alpha in by_alpha])
+        for color, by_alpha in zip((color_of("adam"), color_of("l2")),
+                                   searches.values()):
+            means = [getattr(runs, quantity) for runs in by_alpha.values()]
+            ax.plot([*by_alpha], [mean.values for mean in means], ".", ms=4,
+                    color="#999999", clip_on=False)
+            rate = by_alpha[0].settings["learning_rate"]
+            ax.plot([*by_alpha], means, "_-", ms=10, mew=2, lw=0.5,
+                    color=color, label=f"η = {rate:g}", clip_on=False)
+        ax.set_xscale("symlog", linthresh=min(filter(None, set().union(
+            *searches.values()))), linscale=0.5)
+        ax.set(xlabel="α", ylabel=label)
+    for ax in axes[::2]:
+        plain_log_axis(ax)
+        label_curves(ax)
     return fig
 
 
@@ -1692,7 +1701,8 @@ def draw_mistakes(run, images):
     pairs = [(t, p) for t, p, _ in _top_confusions(run.y, run.predicted, 3)]
     typical = [i for pair in pairs for i in
                [i for i in wrong if (run.y[i], run.predicted[i]) == pair][:4]]
-    sure = wrong[np.argsort(-confidence[wrong])][:24 - len(typical)]
+    others = np.setdiff1d(wrong, typical)
+    sure = others[np.argsort(-confidence[others])][:24 - len(typical)]
     picked = np.array([*typical, *sure], int)
     return digit_grid(images[picked], 2, 12, 1.4, [
         f"{run.y[i]} as {run.predicted[i]}\n{100 * confidence[i]:.1f} %"

@@ -208,16 +208,25 @@ def test_initial_weights(nb, data, init, factor):
     assert np.allclose(run.model.weights[0], factor * glorot[0])
 
 
-@pytest.mark.parametrize("name", ["scaled", "standardized"])
-def test_prepared_pixels(nb, data, name):
-    prepare, split = getattr(nb, name), data.validation_split(30)
+@pytest.mark.parametrize("offset", [0, 1])
+def test_prepared_pixels(nb, data, offset):
+    prepare = functools.partial(nb.scaled, offset=offset)
+    split = data.validation_split(30)
     run = nb.train_and_measure(0, split, "relu", prepare=prepare, **TINY)
     twin = nb.train_and_measure(0, prepare(split), "relu", **TINY)
     assert run.loss == twin.loss and run.history.part == "validation"
-    mean, std = split.X_train.mean(), split.X_train.std()
     for before, after in zip(split[::2], prepare(split)[::2]):
-        assert np.allclose(after * std + mean * (name == "standardized"),
-                           before, rtol=0, atol=1e-5)
+        assert np.allclose(after * split.X_train.std() + offset, before,
+                           rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate, learns", [(0.1, True), (1e30, False)])
+def test_a_bold_run_that_diverges_counts_as_untrained(nb, data, rate, learns):
+    run = nb.train_and_measure(0, data, "relu", nb.train_boldly, **TINY | dict(
+        learning_rate=rate, evaluate_every=None))
+    start = nb.MLP(TINY["sizes"], "relu", 0).weights
+    assert all(map(np.array_equal, run.model.weights, start)) != learns
+    assert run.history.part == "test"
 
 
 def test_watched_layers(nb, data):

@@ -235,8 +235,9 @@ def test_images_without_labels_and_labels_without_images(nb, data, part, rows):
 @pytest.mark.parametrize("settings", [
     dict(learning_rate=1e30, evaluate_every=1),
     dict(learning_rate=1e30, evaluate_every=None), dict(pixel=np.nan)])
-def test_divergence_is_an_error(nb, data, settings):
+def test_divergence_is_an_error_and_leaves_the_model_alone(nb, data, settings):
     data.X_train[3, 5] = settings.pop("pixel", 0)
+    model = nb.MLP((784, 20, 20, 10), "relu", 0)
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        nb.train(nb.MLP((784, 20, 20, 10), "relu", 0), data, num_epochs=5,
-                 **settings)
+        nb.train(model, data, num_epochs=5, **settings)
+    assert all(map(np.array_equal, model.weights, nb.glorot(model.sizes, 0)))

@@ -137,7 +137,10 @@ def test_penalty_is_weight_decay(nb, data, optimizer):
     for batch in nb.minibatches(130, 32, 3, 0):
         X = torch.tensor(data.X_train[batch]).double()
         y = torch.tensor(data.y_train[batch])
-        nb.torch_step(network, plain, X, y, 0.03)
+        plain.zero_grad()
+        (F.cross_entropy(network(X), y) + nb.penalty(
+            [linear.weight for linear in network[::2]], 0.03)).backward()
+        plain.step()
         nb.torch_step(decayed, decay, X, y)
         for a, b in zip(network.parameters(), decayed.parameters()):
             assert torch.allclose(a, b, rtol=0, atol=1e-11)
