@@ -157,7 +157,8 @@ def test_grade_compares_every_number(new, agree, words):
 
 @pytest.mark.parametrize("old, new, agree", [
     ("15 epochs", "2 epochs", False), ("Table 1.", "Table 2.", False),
-    ("Table 1.", "No table.", False), ("processor", "GPU", True)])
+    ("Table 1.", "No table.", False), ("processor", "GPU", True),
+    ("All models", "The models", True)])
 def test_grade_needs_two_tables_of_runs_as_long_anywhere(old, new, agree):
     other = replaced(notebook_of(), old, new)
     for pair in ((notebook_of(), other), (other, notebook_of())):
