@@ -22,8 +22,8 @@ from helpers import (
     _FAMILIAR,
     DAMAGES,
     SCENES,
+    _centered_digit,
     _coarse_views,
-    _naive_digit,
     confidence_needed,
     digit_steps,
     known_digits,
@@ -584,7 +584,7 @@ def test_photographs_are_seeded_and_readable(kind, five):
     assert photo.dtype == np.uint8 and photo.ndim == 2
     np.testing.assert_array_equal(photo, again)
     assert same_digit(prepare_digit(photo), five, 0.6)
-    assert _naive_digit(photo).shape == (784,)
+    assert _centered_digit(photo).shape == (784,)
 
 
 def test_confidence_needed_is_the_lowest_that_is_right_enough():

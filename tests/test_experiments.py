@@ -151,7 +151,7 @@ def test_where_a_run_takes_place_changes_no_bit(data):
     def outcome(n_jobs):
         cell = {name: TINY | dict(data=data, activation=name, seeds=[0, 1])
                 for name in nb.ACTIVATIONS}
-        cell["adam"] = cell["relu"] | dict(trainer=nb.train_torch_adam,
+        cell["adam"] = cell["relu"] | dict(trainer=nb.train_twin,
                                            device="cpu")
         results = helpers.Results(run, n_jobs, nb.MLP)
         results.run(cell)
@@ -172,7 +172,7 @@ def test_where_a_run_takes_place_changes_no_bit(data):
         assert outcome(-1) == here
 
 
-@pytest.mark.parametrize("trainer", ["train", "train_torch_adam"])
+@pytest.mark.parametrize("trainer", ["train", "train_twin"])
 def test_validation_images_never_count_as_test(nb, data, trainer):
     data = data.validation_split(30)
     run = nb.train_and_measure(0, data, "relu", getattr(nb, trainer), **TINY)
@@ -187,7 +187,7 @@ def test_validation_images_never_count_as_test(nb, data, trainer):
 def test_every_loss_includes_the_penalty(nb, data):
     # At this rate and batch size, an epoch's mean loss is that of its end.
     still = TINY | dict(learning_rate=1e-30, batch_size=26)
-    run = nb.train_and_measure(3, data, "relu", nb.train_torch_adam,
+    run = nb.train_and_measure(3, data, "relu", nb.train_twin,
                                alpha=0.03, **still)
     squares = sum((W ** 2).sum() for W in run.model.weights)
     assert math.isclose(run.penalty, 0.015 * squares, rel_tol=1e-5)

@@ -93,7 +93,7 @@ def test_the_stand_in_refuses_what_cupy_refuses():
 
 @pytest.mark.parametrize("trainer, settings", [
     ("train", dict(watch=9)), ("train_adam", dict(watch=9, alpha=0.1)),
-    ("train_torch_adam", dict(alpha=0.1)),
+    ("train_twin", dict(alpha=0.1)),
     ("train_distorted", dict(distortion=(1, 1)))])
 def test_a_run_there_equals_one_here_and_comes_back_in_numpy(
         nb, mnist, activation, trainer, settings):

@@ -1,6 +1,7 @@
 """Metrics agree with SciPy or a calculation by hand; numbers read well."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -61,10 +62,11 @@ def test_differences_read_well():
 
 
 def test_top_confusions():
-    y, predicted = [9, 4, 4, 4, 7, 7, 1], [4, 9, 9, 9, 2, 2, 1]
+    runs = [SimpleNamespace(y=[9, 4, 4, 1], predicted=[4, 9, 9, 1]),
+            SimpleNamespace(y=[7, 7, 4], predicted=[2, 2, 9])]
     found = [(4, 9, 3), (7, 2, 2), (9, 4, 1)]
-    assert helpers._top_confusions(y, predicted, 9) == found
-    assert helpers._top_confusions(y, predicted, 2) == found[:2]
+    assert helpers._top_confusions(runs, 9) == found
+    assert helpers._top_confusions(runs, 2) == found[:2]
 
 
 def test_slants():

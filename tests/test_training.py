@@ -42,7 +42,7 @@ def test_the_handouts_defaults_and_that_evaluation_changes_nothing(nb, data):
 
 @pytest.mark.parametrize("trainer, settings", [
     ("train", dict(evaluate_every=1)),
-    ("train_torch_adam", dict(evaluate_every=1, device="cpu")),
+    ("train_twin", dict(evaluate_every=1, device="cpu")),
     ("train_adam", dict(alpha=0.01)),
     ("train_distorted", dict(evaluate_every=1, distortion=(1.5, 0.5)))])
 def test_seed_decides_all_and_data_stay(nb, data, trainer, settings):
