@@ -23,7 +23,7 @@ from definitions import NOTEBOOK, ROOT
 # seeds: where the table gives a spread over seeds, three standard errors of
 # the difference of two means are allowed at least. The sigmoid still climbs
 # steeply when it stops, Adam at the prescribed rate is unstable, and the
-# recognizer's loss (0.03) is small. A rate or alpha chosen differently is a
+# recognizer's loss is small. A rate or alpha chosen differently is a
 # near tie on validation.
 TOLERANCE = {
     "sigmoid": (1.5, 0.1),
