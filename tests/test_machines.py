@@ -41,7 +41,7 @@ def test_parameters_of_a_run(parameters, change):
 @pytest.mark.parametrize("change, words", [
     (dict(evaluate_every=200, sweep_train=1000, num_epochs=1),
      "evaluate_every must be at most 16,"),
-    (dict(evaluate_every=200, long_epochs=1, sweep_train=10_000), "most 157,"),
+    (dict(evaluate_every=200, num_epochs=1, sweep_train=10_000), "most 157,"),
     (dict(num_seeds=0), "num_seeds must be .* 1: 0"),
     (dict(num_epochs=1.5), "num_epochs must be a whole number"),
     (dict(num_photos=True), "num_photos must be a whole number"),
