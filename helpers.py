@@ -1604,7 +1604,8 @@ def draw_rates(searches, models):
     right.set_ylabel("test loss")
     for ax in (left, right):
         plain_log_axis(ax)
-        label_curves(ax)
+    left.legend(fontsize=6.5, labelcolor="linecolor", frameon=False)
+    label_curves(right)
     return fig
 
 
