@@ -727,6 +727,12 @@ class Runs:
         return float(self.curve("held_out_loss").min())
 
     @property
+    def late_loss(self):
+        """Mean held-out loss in the last tenth of the curve."""
+        curve = self.curve("held_out_loss")
+        return float(curve[-max(1, len(curve) // 10):].mean())
+
+    @property
     def lowest_epoch(self):
         """Epochs until the held-out loss is lowest."""
         return self._epochs[np.argmin(self.curve("held_out_loss"))]
@@ -753,7 +759,7 @@ class Runs:
         """How much the held-out loss falls between its last two tenths."""
         curve = self.curve("held_out_loss")
         tenth = max(1, len(curve) // 10)
-        return float(curve[-2 * tenth:][:tenth].mean() - curve[-tenth:].mean())
+        return float(curve[-2 * tenth:][:tenth].mean()) - self.late_loss
 
     @property
     def _epochs(self):
