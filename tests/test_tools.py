@@ -148,8 +148,8 @@ def test_a_pdf_that_is_too_long_or_of_other_helpers(folder, monkeypatch):
     *(({key: "9"}, False, "don't show the same") for key in grade.SAME)])
 def test_grade_compares_every_number(new, agree, words):
     old = {"test accuracy": "98.20 ± 0.30"}
-    lines, agrees = zip(*grade.compare(notebook_of(l2=old),
-                                       notebook_of(l2=old | new)))
+    lines, agrees = zip(*grade.compare(notebook_of(tanh=old),
+                                       notebook_of(tanh=old | new)))
     assert all(agrees) == agree and words in "\n".join(lines)
 
 
