@@ -1625,6 +1625,7 @@ def draw_penalties(searches, stopped):
     """
     fig, axes = plt.subplots(1, 3, figsize=(6.69, 1.8))
     *_, own = searches.values()
+    tried = sorted(set().union(*searches.values()))
     plot_curves(axes[0], own[0], color_of("Adam"), "")
     axes[0].set_ylabel("loss, α = 0")
     for ax, quantity, label in zip(axes[1:], ("accuracy", "cross_entropy"), (
@@ -1638,8 +1639,8 @@ def draw_penalties(searches, stopped):
             rate = by_alpha[0].settings["learning_rate"]
             ax.plot([*by_alpha], means, "_-", ms=10, mew=2, lw=0.5,
                     color=color, label=f"η = {rate:g}", clip_on=False)
-        ax.set_xscale("symlog", linthresh=min(filter(None, set().union(
-            *searches.values()))))
+        ax.set_xscale("symlog", linthresh=tried[1])
+        ax.set_xticks(tried[::2])       # the labels of all would touch
         ax.set(xlabel="α", ylabel=label)
     for ax in axes[::2]:
         plain_log_axis(ax)
