@@ -1042,7 +1042,7 @@ def distort(images, rng, strength=1.0, order=slice(None)):
     At strength 1 each is rotated by up to 8 degrees, scaled and sheared by up
     to 8 %, shifted by up to 1 pixel, each drawn uniformly, and displaced by
     0.8 pixels (standard deviation) in a smooth random field: normal numbers
-    on a 7 x 7 grid, spread by Gaussian bumps of 4 pixels.
+    on a 7 x 7 grid, spread by Gaussian bumps of 5 pixels.
 
     Images and copies have shape (N, 784), float32; the copies' pixels stand
     in the given order.
@@ -1058,7 +1058,7 @@ def distort(images, rng, strength=1.0, order=slice(None)):
     # In units of grid_sample, the image reaches from -1 to 1.
     line = (2 * torch.arange(side) + 1) / side - 1
     centers = torch.linspace(-1, 1, knots)[:, None]
-    bump = torch.exp(-((centers - line) * side / 4) ** 2 / 8)
+    bump = torch.exp(-((centers - line) * side / 5) ** 2 / 8)
     bumps = torch.kron(bump, bump)
     bumps /= bumps.square().sum(dim=0).sqrt()
     basis = torch.vstack([line.repeat(side), line.repeat_interleave(side),

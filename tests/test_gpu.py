@@ -94,7 +94,8 @@ def test_the_stand_in_refuses_what_cupy_refuses():
 @pytest.mark.parametrize("trainer, settings", [
     ("train", dict(watch=9)), ("train_adam", dict(watch=9, alpha=0.1)),
     ("train_twin", dict(alpha=0.1)),
-    ("train_distorted", dict(distortion=(1, 1)))])
+    ("train_distorted", dict(distortion=(1, 1), least=0.02, smoothing=0.1,
+                             decay=0.1))])
 def test_a_run_there_equals_one_here_and_comes_back_in_numpy(
         nb, mnist, activation, trainer, settings):
     own, there = (nb.train_and_measure(

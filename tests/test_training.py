@@ -146,19 +146,21 @@ def test_penalty_is_weight_decay(nb, data, optimizer):
             assert torch.allclose(a, b, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("scheduled, alpha", [(False, 0.03), (True, 0.0)])
-def test_train_adam_is_pytorchs_adam(nb, data, scheduled, alpha):
+@pytest.mark.parametrize("scheduled, alpha, decay", [
+    (False, 0.03, 0.0), (True, 0.0, 0.0), (True, 0.0, 0.5)])
+def test_train_adam_is_pytorchs_adam(nb, data, scheduled, alpha, decay):
     data.X_train[:, :2] *= 0, 1e-7      # gradients that are 0, or near epsilon
     model = nb.MLP(SIZES, "relu", 0, np.float64)
     network = nb.to_torch(model)
-    adam = nb.make_adam(network, 0.01, alpha)
+    adam = nb.make_adam(network, 0.01, alpha) if not decay else (
+        torch.optim.AdamW(nb.parameter_groups(network, decay), lr=0.01))
     for t, batch in enumerate(nb.minibatches(130, 13, 2, 0)):
         if scheduled:       # up for 2 of the 20 updates, then down to 0
             adam.param_groups[0]["lr"] = adam.param_groups[1]["lr"] = (
                 0.01 * min((t + 0.5) / 2, (19.5 - t) / 18))
         nb.torch_step(network, adam, torch.tensor(
             data.X_train[batch]).double(), torch.tensor(data.y_train[batch]))
-    history = nb.train_adam(model, data, 2, 13, 0.01, alpha=alpha,
+    history = nb.train_adam(model, data, 2, 13, 0.01, alpha=alpha, decay=decay,
                             schedule=nb.triangle if scheduled else None)
     assert history.seconds > 0
     assert close(model, nb.from_torch(network, model), 1e-10)
@@ -228,6 +230,16 @@ def test_hard_images_are_those_not_read_with_certainty(nb, mnist):
         assert (targets == Y[off >= least]).all()
     hardest, _ = nb.hard_images(model, X, Y, least=1.1)     # none is
     assert (hardest == X[off.argmax()]).all() and len(hardest) == 1
+
+
+def test_smoothing_moves_targets_towards_a_tenth(nb, mnist, monkeypatch):
+    model = nb.MLP((784, 9, 10), "relu", 0)
+    monkeypatch.setattr(nb, "train_adam", lambda _, d, *__, batches, **___: [
+        *batches(d, np.arange(784), model, 32, 1, 0)])
+    sharp, soft = (nb.train_distorted(
+        model, mnist.subset(32, 1), 1, 32, 0.01, 0, None, (1, 1),
+        smoothing=smoothing)[0][1] for smoothing in (0.0, 0.1))
+    assert sharp.max() == 1 and np.allclose(soft, 0.9 * sharp + 0.01)
 
 
 def test_distorted_batches_raise_what_fails_in_their_thread(data):
