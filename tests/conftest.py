@@ -18,7 +18,6 @@ import pytest
 from nbclient import NotebookClient
 
 import definitions
-import hand_in
 import helpers
 
 NOTEBOOK, ROOT = definitions.NOTEBOOK, definitions.ROOT
@@ -125,9 +124,3 @@ def run(folder, again=False, **parameters):
             client.execute_cell(cell, index)
         nbformat.write(notebook, folder / "again.ipynb")
     return folder / "run.ipynb"
-
-
-@pytest.fixture(scope="session")
-def export():
-    """Return a function that exports a notebook to a PDF beside it."""
-    return hand_in.export

@@ -19,13 +19,9 @@ from scipy import ndimage
 
 from definitions import NOTEBOOK
 from helpers import (
-    _FAMILIAR,
     DAMAGES,
     SCENES,
-    _centered_digit,
-    _coarse_views,
     confidence_needed,
-    digit_steps,
     known_digits,
     photograph,
     prepare_digit,
@@ -77,17 +73,6 @@ def five():
 
 # ---------------------------------------------------------- what comes out
 
-def test_result_is_like_mnist(five):
-    is_mnist_like(five)
-
-
-def test_steps_end_in_the_result(five):
-    steps = digit_steps(drawn_five())
-    assert list(steps) == ["gray", "ink", "digit", "strokes", "MNIST"]
-    assert all(step.ndim == 2 for step in steps.values())
-    np.testing.assert_array_equal(steps["MNIST"].ravel(), five)
-
-
 def test_aspect_is_kept():
     wide = Image.new("L", (200, 200), 255)
     ImageDraw.Draw(wide).rectangle((40, 80, 159, 119), 0)      # 120 x 40
@@ -111,7 +96,6 @@ def test_mnist_itself_hardly_changes(five):
 
 IMAGES = {
     "gray": lambda g: g,
-    "RGB": lambda g: g.convert("RGB"),
     "RGBA": lambda g: g.convert("RGBA"),
     "LA": lambda g: g.convert("LA"),
     "CMYK": lambda g: g.convert("CMYK"),
@@ -122,20 +106,14 @@ IMAGES = {
     "float": lambda g: g.convert("F"),
 }
 ARRAYS = {
-    "uint8": lambda a: a,
     "uint16": lambda a: a.astype(np.uint16) * 257,
-    "int64": lambda a: a.astype(np.int64),
     "float 0 to 1": lambda a: a / 255,
-    "float 0 to 255": lambda a: a.astype(float),
     "float -1 to 1": lambda a: a / 127.5 - 1,
     "float16": lambda a: (a / 255).astype(np.float16),
     "bool": lambda a: a > 127,
     "list": lambda a: a.tolist(),
     "one channel": lambda a: a[:, :, None],
     "channel first": lambda a: a[None],
-    "RGB": lambda a: np.stack([a] * 3, axis=2),
-    "Fortran order": lambda a: np.asfortranarray(a),
-    "mirrored view": lambda a: a[:, ::-1].copy()[:, ::-1],
 }
 
 
@@ -149,12 +127,12 @@ def test_images_and_arrays(form, kind, five):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.gif",
-                                  "a.tif", "a.webp", "16 bit.png"])
+                                  "a.tif", "a.webp"])
 def test_files(name, five, tmp_path):
-    form = IMAGES.get(name.removesuffix(".png"), IMAGES["gray"])
-    form(drawn_five()).save(tmp_path / name)
-    assert same_digit(prepare_digit(tmp_path / name), five)
-    assert same_digit(prepare_digit(str(tmp_path / name)), five)
+    path = tmp_path / name
+    drawn_five().save(path)
+    for source in (path, str(path), path.read_bytes()):
+        assert same_digit(prepare_digit(source), five)
 
 
 @pytest.mark.parametrize("ink", [0, 255])
@@ -169,6 +147,7 @@ def test_transparent_paper(ink, hidden, five):
 def test_transparent_palette(five):
     paletted = drawn_five().convert("P")
     paletted.info["transparency"] = paletted.getpixel((0, 0))
+    paletted.putpalette([20] * 768)     # only alpha tells ink from paper
     assert same_digit(prepare_digit(paletted), five, 0.97)
 
 
@@ -218,7 +197,6 @@ def test_any_place(corner, five):
 def test_fifty_megapixels_take_little_memory(five, tmp_path):
     path = tmp_path / "large.jpg"
     drawn_five(7070, 420).save(path)
-    assert 7070 ** 2 > 0.99 * 50e6
     assert same_digit(prepare_digit(path), five)
     pixels = np.asarray(Image.open(path))
     tracemalloc.start()
@@ -334,9 +312,16 @@ def test_several_digits_are_refused(others):
 
 # -------------------------------------------------------------- properties
 
-@settings(max_examples=150, deadline=None)
-@given(hnp.arrays(st.sampled_from([np.uint8, np.float32, np.int16, bool]),
-                  hnp.array_shapes(min_dims=0, max_dims=4, max_side=40)))
+dots = st.builds(
+    lambda shape, seed, share: np.random.default_rng(seed).random(shape)
+    < share, st.tuples(*[st.integers(20, 90)] * 2),
+    st.integers(0, 2 ** 32 - 1), st.floats(0.001, 0.999))
+
+
+@settings(max_examples=250, deadline=None)
+@given(dots | hnp.arrays(
+    st.sampled_from([np.uint8, np.float32, np.int16, bool]),
+    hnp.array_shapes(min_dims=0, max_dims=4, max_side=40)))
 def test_any_array_gives_a_digit_or_value_error(image):
     before = image.copy()
     try:
@@ -345,53 +330,24 @@ def test_any_array_gives_a_digit_or_value_error(image):
         assert len(str(error)) > 20
     else:
         assert x.shape == (784,) and x.dtype == np.float32
-        assert np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1
+        assert np.isfinite(x).all() and x.min() >= 0 and 0 < x.max() <= 1
     np.testing.assert_array_equal(image, before)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(20, 90), st.integers(20, 90), st.integers(0, 2 ** 32 - 1),
-       st.floats(0.001, 0.999))
-def test_random_dots(height, width, seed, share):
-    dots = np.random.default_rng(seed).random((height, width)) < share
-    try:
-        x = prepare_digit(dots)
-    except ValueError:
-        return
-    assert np.isfinite(x).all() and x.min() >= 0 and 0 < x.max() <= 1
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.binary(max_size=300))
-def test_any_bytes_in_a_file(tmp_path_factory, content):
-    path = tmp_path_factory.mktemp("any") / "a.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    with pytest.raises(ValueError, match="cannot use"):
-        prepare_digit(path)
-
-
-def test_the_bytes_of_a_file(five):
-    buffer = io.BytesIO()
-    drawn_five().save(buffer, "PNG")
-    np.testing.assert_array_equal(prepare_digit(buffer.getvalue()), five)
-
-
 @pytest.mark.parametrize("installed", [False, True])
-def test_heic_needs_a_package(installed, monkeypatch, tmp_path):
+def test_heic_needs_a_package(installed, monkeypatch):
     called = []
     package = types.ModuleType("pillow_heif")
     package.register_heif_opener = lambda: called.append(True)
     monkeypatch.setitem(sys.modules, "pillow_heif",
                         package if installed else None)
-    path = tmp_path / "IMG_1.HEIC"
-    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     message = "cannot identify" if installed else "pip install pillow-heif"
     with pytest.raises(ValueError, match=message):
-        prepare_digit(path)
+        prepare_digit(b"\0\0\0\x18ftypheic" + bytes(40))
     assert called == [True] * installed
 
 
-def test_upload_reads_the_returned_bytes(monkeypatch, nb):
+def test_upload_reads_the_returned_bytes(monkeypatch):
     (source,) = [cell.source for cell in nbformat.read(NOTEBOOK, 4).cells
                  if "upload = False" in cell.source]
     chosen = {}
@@ -407,48 +363,31 @@ def test_upload_reads_the_returned_bytes(monkeypatch, nb):
     assert names["my_digit"] == b"the new one"
 
 
-def test_an_image_is_not_changed():
-    image = drawn_five()
-    before = image.tobytes()
-    prepare_digit(image)
-    assert image.tobytes() == before
-
-
 # --------------------------------------------------------------- bad input
 
-def png_header(width, height):
-    """Return a PNG that claims a size and holds no pixels."""
-    def chunk(kind, data):
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
-            + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
-
-
 BAD = {
-    "blank white": (np.full((50, 50), 255, np.uint8), "blank"),
     "blank black": (np.zeros((50, 50)), "blank"),
     "blank gray image": (Image.new("RGB", (50, 50), (90, 90, 90)), "blank"),
     "transparent": (Image.new("RGBA", (50, 50), (0, 0, 0, 0)), "blank"),
+    "faint noise": (np.random.default_rng(3).normal(200, 2, (300, 400)),
+                    "no digit"),
     "NaN": (np.full((28, 28), np.nan), "NaN"),
     "one infinity": (np.pad([[np.inf]], 20), "infinite"),
     "too small": (np.eye(10), "too few"),
     "too small image": (Image.new("L", (8, 8)), "too few"),
     "too narrow": (np.ones((1, 2000)), "narrow"),
     "empty array": (np.zeros((0, 0)), "too few"),
-    "empty list": ([], "shape"),
     "a number": (5, "shape"),
     "one axis": (np.ones(784), r"\(784,\); reshape"),
     "five channels": (np.ones((30, 30, 5)), "shape"),
-    "four axes": (np.ones((2, 30, 30, 3)), "shape"),
-    "objects": (np.full((30, 30), None), "object"),
     "texts": (np.full((30, 30), "x"), "array of real numbers"),
     "complex": (np.ones((30, 30), complex), "complex"),
     "None": (None, "NoneType"),
     "bytes": (b"abc", "cannot use 'this file'"),
-    "dictionary": ({"a": 1}, "dict"),
-    "ragged list": ([[1, 2], [3]], "inhomogeneous"),
+    "absent file": ("absent.png", "absent.png"),
+    "folder": (Path(__file__).parent, "tests"),
+    "no name": ("", "cannot use ''"),
+    "null in a name": ("a\0b", "null"),
     "too many pixels": (np.broadcast_to(np.uint8(1), (8000, 8000)),
                         "megapixels"),
 }
@@ -463,50 +402,33 @@ def test_bad_input_has_a_clear_error(sort):
 
 def bad_files():
     """Return the content of files that can't be used."""
-    buffer = io.BytesIO()
-    drawn_five().save(buffer, "PNG")
-    png = buffer.getvalue()
-    buffer = io.BytesIO()
-    drawn_five(1000).save(buffer, "JPEG")
+    def saved(size, kind):
+        drawn_five(size).save(buffer := io.BytesIO(), kind)
+        return buffer.getvalue()
+
+    def claiming(*size):        # pixels that the file doesn't hold
+        head = png[12:16] + struct.pack(">II", *size) + png[24:29]
+        return png[:12] + head + struct.pack(">I", zlib.crc32(head)) + png[33:]
+
+    png = saved(200, "PNG")
     return {"empty": b"", "text": b"This is a digit: 5\n",
             "truncated PNG": png[:len(png) // 2],
-            "truncated JPEG": buffer.getvalue()[:3000],
+            "truncated JPEG": saved(1000, "JPEG")[:3000],
             "damaged PNG": png[:60] + b"?" * 40 + png[100:],
-            "a bomb": png_header(60_000, 60_000),
-            "a small bomb": png_header(8_000, 8_000),
-            "a large bomb": png_header(2 ** 31 - 1, 2 ** 31 - 1),
-            "no pixels": png_header(0, 0)}
+            "a bomb": claiming(60_000, 60_000),
+            "a small bomb": claiming(8_000, 8_000),
+            "no pixels": claiming(0, 0)}
 
 
 @pytest.mark.parametrize("sort", bad_files())
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_bad_files_have_a_clear_error(sort, tmp_path):
-    path = tmp_path / "digit.png"
-    path.write_bytes(bad_files()[sort])
+def test_bad_files_have_a_clear_error(sort):
+    content = bad_files()[sort]
     tracemalloc.start()
-    with pytest.raises(ValueError, match="digit.png.*give a whole PNG"):
-        prepare_digit(path)
+    with pytest.raises(ValueError, match="this file.*give a whole PNG"):
+        prepare_digit(content)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20e6
-
-
-def test_absent_files_and_folders(tmp_path):
-    with pytest.raises((ValueError, OSError), match="absent.png"):
-        prepare_digit(tmp_path / "absent.png")
-    with pytest.raises((ValueError, OSError), match=tmp_path.name):
-        prepare_digit(tmp_path)
-    with pytest.raises((ValueError, OSError), match="cannot use ''"):
-        prepare_digit("")
-    with pytest.raises((ValueError, OSError), match="null"):
-        prepare_digit("a\0b")
-
-
-def test_faint_noise_on_blank_paper_is_no_digit():
-    rng = np.random.default_rng(3)
-    photo = 200 + rng.normal(0, 2, (300, 400))
-    with pytest.raises(ValueError, match="no digit"):
-        prepare_digit(photo)
 
 
 # ------------------------------------------------- what is not a digit
@@ -539,25 +461,13 @@ def pictures_without_digit(rng):
             yield [np.hypot(rows, columns), rows + i * columns][i % 2]
 
 
-def test_a_digit_is_nearer_to_known_digits_than_a_letter(mnist, rng):
-    data = mnist.subset(5_000, 1)
-    known = known_digits(data.X_train, data.y_train)
-    assert known.shape == (10, 300, 100) and known.max() <= 15 / 32
-    letter = prepare_digit(next(pictures_without_digit(rng)))
-    views = _coarse_views(np.vstack([mnist.X_test[:200], letter]))
-    np.testing.assert_allclose(np.linalg.norm(views, axis=1), 1, rtol=1e-5)
-    *digits, letter = [np.linalg.norm(known - view, axis=2).min()
-                       for view in views]
-    assert np.median(digits) < _FAMILIAR
-    assert np.quantile(digits, 0.95) < letter
-
-
 def test_pictures_without_digit_are_not_read(nb, mnist, rng):
     data = mnist.subset(20_000, 1)
     model = nb.MLP(nb.SIZES, "relu", 0)
     nb.train_distorted(model, data, 5, 128, 0.003, 0, None,
                        distortion=(1.5, 0.5))
     known = known_digits(data.X_train, data.y_train)
+    assert known.max() <= 15 / 32       # four bits, on the pad
 
     def sure(X):
         return (read_digits(model, np.array(X), known).max(axis=1)
@@ -578,13 +488,10 @@ def test_pictures_without_digit_are_not_read(nb, mnist, rng):
 # ------------------------------------------------------- photos of digits
 
 @pytest.mark.parametrize("kind", ["clean", *DAMAGES, *SCENES[:-1], "mixed"])
-def test_photographs_are_seeded_and_readable(kind, five):
+def test_photographs_are_readable(kind, five):
     photo = photograph(five, np.random.default_rng(4), [kind])
-    again = photograph(five, np.random.default_rng(4), [kind])
     assert photo.dtype == np.uint8 and photo.ndim == 2
-    np.testing.assert_array_equal(photo, again)
     assert same_digit(prepare_digit(photo), five, 0.6)
-    assert _centered_digit(photo).shape == (784,)
 
 
 def test_confidence_needed_is_the_lowest_that_is_right_enough():

@@ -9,11 +9,12 @@ from pypdf import PdfReader
 
 import checks
 from definitions import ROOT
+from hand_in import export
 
 CONFIG = ROOT / ".nbconvert" / "config.py"
 
 
-def test_small_run_becomes_a_pdf(runs, export, monkeypatch):
+def test_small_run_becomes_a_pdf(runs, monkeypatch):
     pdf, notebook = export(runs.plain()), checks.read(runs.plain())
     assert checks.pdf_problems(pdf, notebook) == []
     monkeypatch.setattr(checks, "MAX_FOOT", 0.06)
@@ -46,7 +47,7 @@ A lead-in
 """
 
 
-def test_whatever_a_notebook_holds(export, tmp_path):
+def test_whatever_a_notebook_holds(tmp_path):
     code = '"""`` ``` #x"""\nplt.circle("\\\\ \\"")\n\n\nclass A:\n    x = 1'
     outputs = [v4.new_output("stream", text="\x1b[31mred\x1b[0m " + "x" * 300),
                v4.new_output("display_data", {"text/latex": r"$\alpha$",
@@ -73,7 +74,7 @@ def test_whatever_a_notebook_holds(export, tmp_path):
     assert "hidden" not in text
 
 
-def test_a_formula_stays_with_its_sentence(export, tmp_path):
+def test_a_formula_stays_with_its_sentence(tmp_path):
     path = tmp_path / "formulas.ipynb"
     path.write_text(v4.writes(v4.new_notebook(cells=[v4.new_markdown_cell(
         "# T\n\n" + "More.\n\nHere is\n\n$$x=1$$\n\n" * 120)])))
@@ -83,7 +84,7 @@ def test_a_formula_stays_with_its_sentence(export, tmp_path):
         p.count("= 1") for p in pages]
 
 
-def test_paragraphs_are_not_torn_but_long_ones_are_whole(export, tmp_path):
+def test_paragraphs_are_not_torn_but_long_ones_are_whole(tmp_path):
     path = tmp_path / "paragraphs.ipynb"
     path.write_text(v4.writes(v4.new_notebook(cells=[v4.new_markdown_cell(
         "# T\n\n1\n\n" + "\n\n".join(

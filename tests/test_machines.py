@@ -41,7 +41,6 @@ def test_parameters_of_a_run(parameters, change):
 @pytest.mark.parametrize("change, words", [
     (dict(evaluate_every=200, sweep_train=1000, num_epochs=1),
      "evaluate_every must be at most 16,"),
-    (dict(evaluate_every=200, num_epochs=1, sweep_train=10_000), "most 157,"),
     (dict(num_seeds=0), "num_seeds must be .* 1: 0"),
     (dict(num_epochs=1.5), "num_epochs must be a whole number"),
     (dict(num_photos=True), "num_photos must be a whole number"),
@@ -103,14 +102,10 @@ def test_an_interrupted_save_keeps_what_was_there(nb, tmp_path, monkeypatch):
 # ------------------------------------------------------------ parallel runs
 
 
-def die(seconds):
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(seconds)
-
-
 def test_a_killed_worker_is_named():
     with pytest.raises(MemoryError, match="killed, most likely.* num_jobs"):
-        helpers.run_parallel(die, [dict(seconds=9)] * 2, "Dying", 2)
+        helpers.run_parallel(lambda: os.kill(os.getpid(), signal.SIGTERM),
+                             [{}] * 2, "Dying", 2)
 
 
 @pytest.mark.parametrize("cores, gigabytes, n_jobs, expected", [

@@ -44,8 +44,8 @@ def code(committed):
 def hiding_marks(cell):
     """Say which of the four marks of a hidden cell this one has."""
     return ("hide-input" in cell.metadata.get("tags", []),
-            "source_hidden" in cell.metadata.get("jupyter", {}),
-            "cellView" in cell.metadata,
+            cell.metadata.get("jupyter", {}).get("source_hidden", False),
+            cell.metadata.get("cellView") == "form",
             bool(re.match(r"# @title \S", cell.source)))
 
 
@@ -97,8 +97,6 @@ def test_code_cells_are_short(code):
 def test_hidden_cells_bear_all_marks(code):
     for cell in code.hidden:
         assert all(hiding_marks(cell)), cell.source
-        assert cell.metadata.jupyter.source_hidden
-        assert cell.metadata.cellView == "form"
 
 
 def test_visible_code_needs_nothing_that_only_hidden_cells_bind(code):

@@ -58,13 +58,13 @@ def replaced(notebook, old, new):
 
 
 @pytest.fixture(scope="module")
-def exported(export, tmp_path_factory):
+def exported(tmp_path_factory):
     """Return a folder that can be packed."""
     folder = tmp_path_factory.mktemp("exported")
     for name in hand_in.OTHERS:
         (folder / name).write_text(name)
     write(folder / "PA1_RollNumber.ipynb", notebook_of())
-    export(folder / "PA1_RollNumber.ipynb")
+    hand_in.export(folder / "PA1_RollNumber.ipynb")
     return folder
 
 

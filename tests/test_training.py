@@ -1,12 +1,10 @@
 """Training does what it says, step for step, on one thread and in parallel."""
 
-import math
 import time
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import helpers
@@ -52,26 +50,6 @@ def test_seed_decides_all_and_data_stay(nb, data, trainer, settings):
         getattr(nb, trainer)(model, data, 2, 64, 0.01, seed=seed, **settings)
     assert close(first, again) and not close(first, other)
     assert all((a == b).all() for a, b in zip(data, before))
-
-
-def test_whole_trajectory_agrees_with_pytorch(nb, mnist, activation):
-    model = nb.MLP(nb.SIZES, activation, 0, np.float64)
-    network = nb.to_torch(model)
-    sgd = torch.optim.SGD(network.parameters(), lr=0.2)
-    for batch in nb.minibatches(129, 64, 6, 0):     # the last of 1 image
-        X, y = mnist.X_train[batch].astype(float), mnist.y_train[batch]
-        logits = network(torch.tensor(X))
-        _, own = nb.forward(X, model.weights, model.biases, activation)
-        assert np.allclose(own, logits.detach(), rtol=0, atol=1e-10)
-        errors = nb.gradient_errors(model, X, y, 0, 1)
-        assert max(errors["autograd"]) < 1e-10
-        loss = F.cross_entropy(logits, torch.tensor(y))
-        sgd.zero_grad()
-        loss.backward()
-        assert math.isclose(nb.sgd_step(model, X, nb.one_hot(y), 0.2),
-                            loss.item(), rel_tol=1e-10)
-        sgd.step()
-        assert close(model, nb.from_torch(network, model), 1e-9)
 
 
 @pytest.mark.parametrize("offset", [0, -0.4])     # standardized: no blanks
@@ -124,26 +102,6 @@ def test_train_with_its_history_equals_train_torch(nb, data, activation):
         assert np.allclose(getattr(own, name), getattr(theirs, name),
                            rtol=error, atol=0)
     assert close(model, nb.from_torch(network, model), 1e-10)
-
-
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
-def test_penalty_is_weight_decay(nb, data, optimizer):
-    model = nb.MLP(SIZES, "tanh", 0, np.float64)
-    model.biases[0] += 0.5          # which must not decay
-    network, decayed = nb.to_torch(model), nb.to_torch(model)
-    plain, decay = (getattr(torch.optim, optimizer)(
-        nb.parameter_groups(net, alpha), lr=0.01)
-        for net, alpha in ((network, 0.0), (decayed, 0.03)))
-    for batch in nb.minibatches(130, 32, 3, 0):
-        X = torch.tensor(data.X_train[batch]).double()
-        y = torch.tensor(data.y_train[batch])
-        plain.zero_grad()
-        (F.cross_entropy(network(X), y) + nb.penalty(
-            [linear.weight for linear in network[::2]], 0.03)).backward()
-        plain.step()
-        nb.torch_step(decayed, decay, X, y)
-        for a, b in zip(network.parameters(), decayed.parameters()):
-            assert torch.allclose(a, b, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("scheduled, alpha, decay", [
