@@ -27,7 +27,7 @@ PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|usr|opt|mnt|var|work|content"
                   r"|private|Users)/|\b[A-Z]:\\\\?\w")
 UNWANTED = {
     "a path": PATH,
-    "a warning": re.compile(r"\w*Warning:|\[\w+\] WARNING"),
+    "a warning": re.compile(r"Warning:|\[\w+\] WARNING"),
     "a progress bar": re.compile(r"\r|\x1b\[|\d%\||\bit/s\b|s so far, about")}
 CAPTION = re.compile(r"^\*\*(Figure|Table) (\d+)\.\*\*(.*)$", re.MULTILINE)
 
