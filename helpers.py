@@ -510,7 +510,7 @@ def find_device(network_class, step):
 
 @dataclass
 class History:
-    """What a training recorded, a point every so many iterations.
+    """What a training recorded: points along it, and one at its end.
 
     Each list holds a value for each point: the updates done, the mean loss of
     the minibatches since the last point, loss and accuracy in percent on all
@@ -541,8 +541,8 @@ class History:
 class Recorder:
     """Record the History of a training, one update after another.
 
-    Every `evaluate_every` updates (None: never) it takes a point: `evaluate`
-    returns the held-out loss and accuracy; `observe`, if given, something to
+    Every `evaluate_every` updates (None: never) and after the last it takes a
+    point: `evaluate` returns the held-out loss and accuracy; `observe`, if given, something to
     keep; `extra`, if given, a penalty that belongs to both losses.
     """
 
@@ -559,27 +559,29 @@ class Recorder:
         self.count += 1
         self.updates += 1
         if self.evaluate_every and self.updates % self.evaluate_every == 0:
-            extra = float(self.extra()) if self.extra else 0.0
-            mean, (loss, accuracy) = self._mean(), self.evaluate()
-            self.history.iterations.append(self.updates)
-            self.history.train_loss.append(mean + extra)
-            self.history.held_out_loss.append(float(loss + extra))
-            self.history.held_out_accuracy.append(float(accuracy))
-            self.history.penalty.append(extra)
-            if self.observe:
-                self.history.observed.append(self.observe())
+            self._take_point()
 
     def finish(self):
-        """Return the history, with the seconds since the start."""
-        self.history.seconds = time.perf_counter() - self.start
+        """Return the history, with a last point and the seconds it took."""
         if self.count:          # updates after the last point
-            self._mean()
+            self._take_point()
+        self.history.seconds = time.perf_counter() - self.start
         return self.history
 
-    def _mean(self):
+    def _take_point(self):
         mean = finite_mean(float(self.total) / self.count)
         self.total = self.count = 0
-        return mean
+        if not self.evaluate_every:
+            return
+        extra = float(self.extra()) if self.extra else 0.0
+        loss, accuracy = self.evaluate()
+        self.history.iterations.append(self.updates)
+        self.history.train_loss.append(mean + extra)
+        self.history.held_out_loss.append(float(loss + extra))
+        self.history.held_out_accuracy.append(float(accuracy))
+        self.history.penalty.append(extra)
+        if self.observe:
+            self.history.observed.append(self.observe())
 
 
 @dataclass
@@ -743,16 +745,18 @@ class Runs:
         """Highest value of the held-out accuracy."""
         return float(self.curve("held_out_accuracy").max(initial=0))
 
-    def stopped(self, epoch):
-        """Return these runs as their curves were nearest to an epoch.
+    def around(self, epoch):
+        """Return these runs as they were around an epoch.
 
-        Of each run only the held-out accuracy and cross-entropy are known;
-        the runs must have no penalty.
+        Of each run only the held-out accuracy and cross-entropy are known,
+        means of its curves over the epoch around.
         """
-        point = int(np.abs(self._epochs - epoch).argmin())
+        apart = np.abs(self._epochs - epoch)
+        near = apart <= max(0.5, apart.min())
         return Runs(self.settings, [SimpleNamespace(
-            accuracy=run.history.held_out_accuracy[point],
-            cross_entropy=run.history.held_out_loss[point])
+            accuracy=np.compress(near, run.history.held_out_accuracy).mean(),
+            cross_entropy=np.compress(near, np.subtract(
+                run.history.held_out_loss, run.history.penalty)).mean())
             for run in self.each])
 
     @property
@@ -1388,8 +1392,8 @@ def photo_row(damage, ready, short, labels, needed):
 # Okabe and Ito's palette: told apart by color-blind readers too.
 _COLORS = {
     "sigmoid": "#E69F00", "tanh": "#009E73", "relu": "#0072B2",
-    "sigmoid_centered": "#F0C75E", "sigmoid_doubled": "#B07800",
-    "sigmoid_steep": "#6B4A00", "sigmoid_steep_centered": "#333333",
+    "sigmoid_centered": "#E69F00", "sigmoid_doubled": "#CC79A7",
+    "sigmoid_steep": "#333333", "sigmoid_steep_centered": "#333333",
     "sigmoid_tuned": "#B07800", "tanh_tuned": "#005A43", "SGD": "#0072B2",
     "relu_tuned": "#56B4E9", "Adam": "#D55E00", "adam": "#882255",
     "adam_tuned": "#D55E00", "l2": "#7A4A68", "l2_tuned": "#CC79A7",
@@ -1560,9 +1564,9 @@ def show_models(names, figure, table, finding):
     figure and table are numbers, and the finding begins the figure's caption.
     """
     models, rows = {name: _REGISTER[name] for name in names}, []
-    fig = plt.figure(figsize=(6.69, 3.85))
+    fig = plt.figure(figsize=(6.69, 4.15))
     axes = [part.subplots(1, len(models), sharey=True, squeeze=False)[0]
-            for part in fig.subfigures(2, 1, height_ratios=(1.1, 1.1))]
+            for part in fig.subfigures(2, 1, height_ratios=(1.25, 1.1))]
     for top, matrix, (name, runs) in zip(*axes, models.items()):
         plot_curves(top, runs, color_of(name), "")
         alpha = runs.settings.get("alpha", 0)
@@ -1611,7 +1615,8 @@ def draw_rates(searches, models):
     right.set_ylabel("test loss")
     for ax in (left, right):
         plain_log_axis(ax)
-    left.legend(fontsize=6.5, labelcolor="linecolor", frameon=False)
+    left.legend(fontsize=6.5, labelcolor="linecolor", frameon=False, ncols=3,
+                loc="lower left", bbox_to_anchor=(0, 1))
     label_curves(right)
     return fig
 

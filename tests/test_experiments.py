@@ -247,29 +247,43 @@ def test_watched_layers(nb, data):
         "flat": [(A == 0).mean() for A in hidden]}
 
 
-@pytest.mark.parametrize("variant, value, slope", [
-    ("centered", 0, 0.25), ("doubled", 0, 0.5), ("steep", 0.5, 1)])
-def test_a_variant_of_the_sigmoid_serves_one_run(nb, data, variant, value,
-                                                 slope):
+@pytest.mark.parametrize("variant, low, high, slope", [
+    ("centered", -0.5, 0.5, 0.25), ("doubled", -1, 1, 0.5), ("steep", 0, 1, 1),
+    ("clipped", 0, 1, 1), ("hard", -1, 1, 1)])
+def test_slopes_of_variants(nb, variant, low, high, slope):
     function, derivative, _ = nb.VARIANTS[variant]
-    Z, h, before = np.linspace(-3, 3, 13), 1e-6, dict(nb.ACTIVATIONS)
+    Z, h = np.linspace(-9, 9, 98), 1e-6  # beside all kinks
     numeric = (function(Z + h) - function(Z - h)) / (2 * h)
-    assert np.allclose(derivative(function(Z)), numeric)
-    assert np.allclose([function(Z)[6], numeric[6]], [value, slope])
+    assert np.allclose(derivative(function(Z)), numeric, atol=1e-5)
+    assert np.allclose([*function(Z[[0, -1]]), numeric.max()],
+                       [low, high, slope], atol=0.05)
+
+
+def test_a_variant_serves_one_run(nb, data):
+    before = dict(nb.ACTIVATIONS)
     changed, plain = (nb.train_and_measure(
-        0, data, "sigmoid", variant=name, **TINY) for name in (variant, None))
+        0, data, "sigmoid", variant=name, **TINY) for name in ("steep", None))
     assert changed.loss != plain.loss and nb.ACTIVATIONS == before
 
 
-def test_runs_stopped_early_are_those_of_the_nearest_point(once):
-    history = helpers.History(iterations=[5, 10, 15],
-                              held_out_loss=[3.0, 1.0, 2.0],
-                              held_out_accuracy=[50.0, 60.0, 70.0])
-    run = helpers.Run(None, history, 0, 0, 2, 70, np.eye(2), np.arange(2))
+def test_runs_around_an_epoch_are_means_of_their_points(once):
+    history = helpers.History(iterations=[4, 8, 12, 16],
+                              held_out_loss=[9.0, 2.5, 2.5, 9.0],
+                              held_out_accuracy=[50.0, 60.0, 62.0, 70.0],
+                              penalty=[0.0, 0.5, 1.5, 0.0])
+    run = helpers.Run(None, history, 0, 0, 2, 71, np.eye(2), np.arange(2))
     runs = helpers.Runs(once | dict(batch_size=13), [run])  # 10 an epoch
-    stopped = runs.stopped(runs.lowest_epoch + 0.2)
-    assert (stopped.cross_entropy, stopped.accuracy) == (1, 60)
-    assert helpers.compare(runs, stopped) == 10
+    around, nearest = runs.around(1.0), runs.around(99)
+    assert (around.cross_entropy, around.accuracy) == (1.5, 61)
+    assert helpers.compare(runs, around) == 10 and nearest.accuracy == 70
+
+
+def test_a_curve_ends_with_the_finished_network(nb, data):
+    run = nb.train_and_measure(0, data, "relu", **TINY | dict(
+        evaluate_every=4))
+    assert run.history.iterations == [4, 8, 10]
+    assert run.history.held_out_accuracy[-1] == run.accuracy
+    assert np.isclose(run.history.held_out_loss[-1], run.loss)
 
 
 @pytest.mark.parametrize("slope, right", [(0.01, True), (0.02, False)])
