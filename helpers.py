@@ -30,7 +30,6 @@ import io
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import platform
 import re
@@ -784,20 +783,10 @@ class Results:
     def run(self, experiments):
         """Train what is missing of some experiments, the longest first.
 
-        Interrupted, it keeps the runs that were finished, and the same call
-        makes only the others.
-
-        Parameters
-        ----------
-        experiments : dict of dict
-            Settings by name, among them `data`, `num_epochs` and a list
-            `seeds`.
-
-        Raises
-        ------
-        ValueError
-            If a name stands for other settings already; more or fewer seeds
-            are none.
+        They are dicts of settings by name, among them `data`, `num_epochs` and
+        a list `seeds`. A name that stands for other settings already raises
+        ValueError; more or fewer seeds are none. Interrupted, it keeps the
+        runs that were finished, and the same call makes only the others.
         """
         for name, settings in experiments.items():
             self._refuse_other_settings(name, settings)
@@ -960,12 +949,8 @@ def _progress(items, total, label):
     """Yield from `items`, showing one live line that leaves nothing behind.
 
     The line goes to standard output, so that a terminal that logs the
-    notebook's output shows it too, at most ten times; worker processes show
-    none.
+    notebook's output shows it too, at most ten times.
     """
-    if multiprocessing.current_process().name != "MainProcess":
-        yield from items
-        return
     # A front end in which a person looks on offers the kernel input.
     kernel = getattr(get_ipython(), "kernel", None)
     watched = getattr(kernel, "_allow_stdin", sys.stdout.isatty())
@@ -1076,35 +1061,23 @@ def distort(images, rng, strength=1.0, order=slice(None)):
     return pixels.view(n, -1).numpy()
 
 
-def distorted_batches(images, batches, total, seed, strengths, order,
-                      label=None, group=4):
+def distorted_batches(images, batches, total, seed, strengths, order):
     """Yield (X, batch) for batches of indices, distorted by a second thread.
 
-    The pixels of X stand in a given order, and it ends with the last that is
-    not 0 in all its images.
+    There are `total` batches of indices into images, (N, 784), float32; the
+    strengths are those of `distort` for the first and the last batch, linear
+    between. The pixels of X stand in a given order, (784,), and it ends with
+    the last that is not 0 in all its images.
 
     While one group of batches is trained on, the next one is distorted, on
     one core each: PyTorch and BLAS both let go of Python's lock.
-
-    Parameters
-    ----------
-    images : ndarray, shape (N, 784), float32
-    batches : iterable of `total` ndarrays
-        Indices into `images`.
-    strengths : tuple of float
-        Strength of `distort` for the first and the last batch, linear
-        between.
-    order : ndarray of int, shape (784,)
-    label : str, optional
-        Shows progress under this name.
     """
     rng = np.random.default_rng(seed)
     images, batches = np.asarray(images), iter(batches)
-    starts = range(0, total, group)
 
     def groups():
-        for start in starts:
-            indices = list(itertools.islice(batches, group))
+        for start in range(0, total, 4):
+            indices = list(itertools.islice(batches, 4))
             X = distort(images[np.concatenate(indices)], rng,
                         np.interp(start / total, (0, 1), strengths), order)
             stops = np.cumsum([len(batch) for batch in indices])
@@ -1114,9 +1087,8 @@ def distorted_batches(images, batches, total, seed, strengths, order,
 
     ahead = groups()
     with single_thread(), ThreadPoolExecutor(max_workers=1) as worker:
-        coming = worker.submit(next, ahead)
-        for _ in _progress(starts, len(starts), label) if label else starts:
-            ready = coming.result()
+        coming = worker.submit(next, ahead, None)
+        while ready := coming.result():
             coming = worker.submit(next, ahead, None)
             yield from ready
 
@@ -1225,16 +1197,15 @@ def by_slant(images, y):
     return np.array_split(np.argsort(np.abs(slant - mean[y])), 5)
 
 
-def calibration_error(probs, y, num_bins=10):
-    """Return the expected calibration error, in percentage points.
+def calibration_error(probs, y):
+    """Return the expected calibration error, in percentage points, 10 bins.
 
     C. Guo et al., "On calibration of modern neural networks", ICML 2017,
     equation 3.
     """
     top, right = probs.max(axis=1), probs.argmax(axis=1) == y
-    bins = np.minimum((top * num_bins).astype(int), num_bins - 1)
-    apart = np.bincount(bins, top, num_bins) - np.bincount(bins, right,
-                                                           num_bins)
+    bins = np.minimum((top * 10).astype(int), 9)
+    apart = np.bincount(bins, top, 10) - np.bincount(bins, right, 10)
     return 100 * float(np.abs(apart).sum()) / len(y)
 
 
@@ -1250,23 +1221,21 @@ def accuracy_interval(num_correct, num_images):
 # ---------------------------------------------------------- text and tables
 
 
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def comment(text, *conditions, **numbers):
     """Display a comment on results, with its numbers filled in.
 
     The text is prose as a person wrote it after looking at one run. Where a
     later run contradicts it, it still appears, marked.
 
-    Parameters
-    ----------
-    text : str
-        Markdown, with ``{name:.2f}`` or an expression where a number goes;
-        one that is missing or not finite becomes a dash.
-    *conditions : str
-        What must hold: one or, with "; " between, several expressions of the
-        same names, of abs, max and min, of ``compare(relu, tanh).low`` and of
-        ``shown(relu, tanh)``, whether `compare` shows a difference.
-    **numbers
-        By name, beside the experiments, as in ``{relu.accuracy:±.2f}``.
+    It is Markdown, with ``{name:.2f}`` or an expression where a number goes;
+    one that is missing or not finite becomes a dash. Names are those of the
+    numbers and of the experiments, as in ``{relu.accuracy:±.2f}``. A condition
+    is one or, with "; " between, several expressions of these, of abs, max and
+    min, of ``compare(relu, tanh).low`` and of ``shown(relu, tanh)``, whether
+    `compare` shows a difference.
     """
     display(Markdown(fill_in(text, *conditions, **numbers)))
 
@@ -1289,7 +1258,8 @@ def fill_in(text, *conditions, **numbers):
                 shown = format(_evaluate(field[1], names), field[2])
             if not re.search(r"\b(nan|inf|None)\b", shown):
                 return re.sub(r"^-", "\u2212", re.sub(
-                    r"e([+-]\d+)$", _power, shown))
+                    r"e([+-]\d+)$", lambda power: "·10" + str(int(
+                        power[1])).translate(_SUPERSCRIPTS), shown))
         failed.append(f"{field[1]} is known")
         return "–"
 
@@ -1300,12 +1270,6 @@ def fill_in(text, *conditions, **numbers):
     reasons = ", ".join(f"`{condition}`" for condition in failed)
     return (f"**This comment does not hold in this run** (not so: {reasons})."
             f" {filled}")
-
-
-def _power(match):
-    """Return the power of ten in 1e-15 as a person writes it."""
-    return "·10" + str(int(match[1])).translate(str.maketrans(
-        "-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def finding(text, *conditions, **numbers):
@@ -1826,8 +1790,6 @@ def _read_image(image):
         raise ValueError(f"cannot use a {type(image).__name__} of dtype "
                          f"{pixels.dtype} as an image; give a path, a PIL "
                          "image or an array of real numbers")
-    if pixels.ndim == 3 and pixels.shape[0] == 1:
-        pixels = pixels[0]
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
@@ -2534,23 +2496,11 @@ def show_pad(model, known, needed, X, number, caption):
     `read_digits` does. Where scripts don't run (GitHub, the PDF) a picture of
     the pad stands in its place.
 
-    Parameters
-    ----------
-    model : object with sizes, weights, biases, activation, predict_proba
-        A network of 784 inputs and 10 classes; relu, tanh or sigmoid.
-    known : ndarray, shape (10, 300, 100)
-        Made by `known_digits`.
-    needed : float, in [0, 1]
-        The confidence below which the answer is "not sure".
-    X : array_like, shape (N, 784), in [0, 1]
-        Images that a click loads; the picture shows the first.
-    number, caption
-        As for `show_figure`.
-
-    Raises
-    ------
-    ValueError
-        If the network or the images are none of these.
+    The network has 784 inputs, 10 classes, and relu, tanh or sigmoid; `known`
+    is made by `known_digits`; below the confidence `needed`, in [0, 1], the
+    answer is "not sure". A click loads one of the images X, (N, 784), in
+    [0, 1]; the picture shows the first. ValueError is raised if network or
+    images are none of these. Number and caption are as for `show_figure`.
     """
     X = check_images(X, 28 * 28, np.float32)
     check_network(model.sizes, model.activation, ("relu", "sigmoid", "tanh"))
@@ -2605,8 +2555,6 @@ def _pad_page(model, known, needed, X):
 
 def _draw_pad(probs, needed, X):
     """Return a picture of the pad with the first image and its reading."""
-    import matplotlib.pyplot as plt
-
     fig = plt.figure(figsize=(6.4, 1.8))
     above, below = fig.subfigures(2, 1, height_ratios=(4.5, 1))
     board, bars = above.subplots(1, 2, width_ratios=(1, 1.5))

@@ -113,7 +113,6 @@ ARRAYS = {
     "bool": lambda a: a > 127,
     "list": lambda a: a.tolist(),
     "one channel": lambda a: a[:, :, None],
-    "channel first": lambda a: a[None],
 }
 
 
