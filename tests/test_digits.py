@@ -150,15 +150,6 @@ def test_transparent_palette(five):
     assert same_digit(prepare_digit(paletted), five, 0.97)
 
 
-@pytest.mark.parametrize("colors", [((200, 30, 30), (250, 240, 210)),
-                                    ((20, 40, 160), (225, 225, 235)),
-                                    ((250, 250, 250), (20, 80, 50))])
-def test_colored_ink_and_paper(colors, five):
-    ink, paper = (Image.new("RGB", (200, 200), c) for c in colors)
-    paper.paste(ink, mask=drawn_five(ink=255, paper=0))
-    assert same_digit(prepare_digit(paper), five, 0.97)
-
-
 @pytest.mark.parametrize("orientation, turn", [
     (3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90),
     (8, Image.Transpose.ROTATE_270), (2, Image.Transpose.FLIP_LEFT_RIGHT)])
@@ -173,11 +164,15 @@ def test_exif_rotation(orientation, turn, suffix, five, tmp_path):
 
 # ------------------------------------------------- polarity, size and place
 
-@pytest.mark.parametrize("ink, paper", [(0, 255), (255, 0), (60, 110),
-                                        (190, 150), (120, 250), (10, 60)])
-def test_polarity_is_found_out(ink, paper, five):
-    x = prepare_digit(drawn_five(ink=ink, paper=paper))
-    assert same_digit(x, five, 0.97)
+@pytest.mark.parametrize("mode, ink, paper", [
+    ("L", 0, 255), ("L", 255, 0), ("L", 60, 110), ("L", 190, 150),
+    ("L", 120, 250), ("L", 10, 60), ("RGB", (200, 30, 30), (250, 240, 210)),
+    ("RGB", (20, 40, 160), (225, 225, 235)),
+    ("RGB", (250, 250, 250), (20, 80, 50))])
+def test_any_ink_on_any_paper(mode, ink, paper, five):
+    photo = Image.new(mode, (200, 200), paper)
+    photo.paste(ink, mask=drawn_five(ink=255, paper=0))
+    assert same_digit(prepare_digit(photo), five, 0.97)
 
 
 @pytest.mark.parametrize("size", [20, 28, 50, 333, 1000, 3000])
@@ -211,32 +206,6 @@ def test_long_images(shape):
     h, w = shape
     image[h // 4:-(h // 4), 2 * w // 5:-(2 * w // 5)] = 30
     is_mnist_like(prepare_digit(image))
-
-
-# ------------------------------------------------------------ hard photos
-
-def specked(photo):
-    for row, column in np.random.default_rng(1).integers(0, 198, (25, 2)):
-        photo[row:row + 2, column:column + 2] = 20
-    photo[:4, 30:150] = photo[60:, :5] = photo[-3:, 120:] = 40
-    return photo
-
-
-HARD = {
-    "uneven light": lambda photo: photo * np.linspace(1, 0.3, 200)
-    * np.linspace(1, 0.6, 200)[:, None],
-    "shadow with an edge": lambda photo: photo * np.where(
-        np.arange(200) < 90, 1, 0.45),
-    "noise and low contrast": lambda photo: 110 + 50 / 215 * (photo - 20)
-    + np.random.default_rng(0).normal(0, 8, photo.shape),
-    "specks and border marks": specked,
-}
-
-
-@pytest.mark.parametrize("kind", HARD)
-def test_hard_photos(kind, five):
-    photo = np.array(drawn_five(), float)
-    assert same_digit(prepare_digit(HARD[kind](photo)), five)
 
 
 def test_broken_strokes_are_kept(five):
@@ -490,7 +459,7 @@ def test_pictures_without_digit_are_not_read(nb, mnist, rng):
 def test_photographs_are_readable(kind, five):
     photo = photograph(five, np.random.default_rng(4), [kind])
     assert photo.dtype == np.uint8 and photo.ndim == 2
-    assert same_digit(prepare_digit(photo), five, 0.6)
+    assert same_digit(prepare_digit(photo), five, 0.85)
 
 
 def test_confidence_needed_is_the_lowest_that_is_right_enough():
