@@ -108,16 +108,16 @@ def trace(x):
     image = Image.fromarray(x.reshape(28, 28)).resize((112, 112),
                                                       Image.BICUBIC)
     free = [*map(tuple, np.argwhere(skeletonize(np.asarray(image) > 0.5)))]
-    strokes = [[free.pop()]]
+    strokes, drawn = [], [free[0]]
     while free:
-        last = strokes[-1][-1]
-        point = min(free, key=lambda p: math.dist(p, last))
-        if math.dist(point, last) > 1.5:    # not a neighbor: a new stroke
-            strokes.append([])
-        strokes[-1].append(point)
+        point = min(free, key=lambda p: math.dist(p, drawn[-1]))
         free.remove(point)
+        if not strokes or math.dist(point, drawn[-1]) > 1.5:    # from a line
+            strokes.append([p for p in drawn if math.dist(p, point) < 1.5][:1])
+        strokes[-1].append(point)
+        drawn.append(point)
     return [[[float(column) * 2.5, float(row) * 2.5]
-             for row, column in stroke[:-1:7] + stroke[-1:]]
+             for row, column in stroke[:-1:6] + stroke[-1:]]
             for stroke in strokes]
 
 
