@@ -626,10 +626,8 @@ class Mean(float):
         return self
 
     def __format__(self, spec):
-        if not spec.startswith("±"):
-            return format(float(self), spec)
-        mean = format(float(self), spec[1:])
-        if len(self.values) < 2:
+        mean = format(float(self), spec.removeprefix("±"))
+        if not spec.startswith("±") or len(self.values) < 2:
             return mean
         return f"{mean} ± {format(np.std(self.values, ddof=1), spec[1:])}"
 
@@ -2562,7 +2560,10 @@ def photograph(digit, rng, damages=()):
         strokes = strokes[:, used[0]:used[-1] + 1]
         gap = np.zeros((size, int(size * rng.uniform(0.12, 0.5))))
         strokes = np.hstack([strokes, gap, strokes])
-    ink = _on_paper(strokes, rng)
+    # Put them somewhere on a sheet, up to 2.5 times as high and wide.
+    ink = np.zeros((strokes.shape * rng.uniform(1, 2.5, 2)).astype(int))
+    top, left = rng.integers(np.subtract(ink.shape, strokes.shape) + 1)
+    ink[top:, left:][:size, :strokes.shape[1]] = strokes
     for kind in set(damages) & {"frame", "rules", "squares"}:
         ink = np.maximum(ink, _printed_lines(ink, kind, rng))
     if "specks" in damages:
@@ -2633,15 +2634,6 @@ def _slope(shape, rng):
     angle = rng.uniform(0, 2 * np.pi)
     rows, columns = np.indices(shape) - np.reshape(shape, (2, 1, 1)) / 2
     return rows * np.sin(angle) + columns * np.cos(angle)
-
-
-def _on_paper(strokes, rng):
-    """Put strokes somewhere on a sheet, up to 2.5 times as high and wide."""
-    height, width = strokes.shape
-    ink = np.zeros((strokes.shape * rng.uniform(1, 2.5, 2)).astype(int))
-    top, left = rng.integers(np.subtract(ink.shape, strokes.shape) + 1)
-    ink[top:top + height, left:left + width] = strokes
-    return ink
 
 
 def _printed_lines(ink, kind, rng):

@@ -8,7 +8,6 @@ import zlib
 from pathlib import Path
 
 import matplotlib
-import nbformat
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,16 +16,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from definitions import NOTEBOOK
-from helpers import (
-    DAMAGES,
-    SCENES,
-    confidence_needed,
-    known_digits,
-    photograph,
-    prepare_digit,
-    read_digits,
-)
+import helpers
+from helpers import prepare_digit
 
 
 def drawn_five(size=200, pen=12, ink=20, paper=235, break_bar=False):
@@ -315,22 +306,6 @@ def test_heic_needs_a_package(installed, monkeypatch):
     assert called == [True] * installed
 
 
-def test_upload_reads_the_returned_bytes(monkeypatch):
-    (source,) = [cell.source for cell in nbformat.read(NOTEBOOK, 4).cells
-                 if "upload = False" in cell.source]
-    chosen = {}
-    package = types.ModuleType("google.colab")
-    package.files = types.SimpleNamespace(upload=lambda: chosen)
-    monkeypatch.setitem(sys.modules, "google.colab", package)
-    start = source.replace("upload = False", "upload = True").split("steps")[0]
-    names = dict(digit_path="")
-    with pytest.raises(ValueError, match="no file was chosen"):
-        exec(start, names)
-    chosen["digit (1).png"] = b"the new one"
-    exec(start, names)
-    assert names["my_digit"] == b"the new one"
-
-
 # --------------------------------------------------------------- bad input
 
 BAD = {
@@ -434,11 +409,11 @@ def test_pictures_without_digit_are_not_read(nb, mnist, rng):
     model = nb.MLP(nb.SIZES, "relu", 0)
     nb.train_distorted(model, data, 5, 128, 0.003, 0, None,
                        distortion=(1.5, 0.5))
-    known = known_digits(data.X_train, data.y_train)
+    known = helpers.known_digits(data.X_train, data.y_train)
     assert known.max() <= 15 / 32       # four bits, on the pad
 
     def sure(X):
-        return (read_digits(model, np.array(X), known).max(axis=1)
+        return (helpers.read_digits(model, np.array(X), known).max(axis=1)
                 > 0.7).mean()
 
     pictures, ready = list(pictures_without_digit(rng)), []
@@ -449,15 +424,16 @@ def test_pictures_without_digit_are_not_read(nb, mnist, rng):
             ready.append(np.zeros(784, np.float32))
     assert len(pictures) == 100 and sure(ready) <= 0.05
     blank = np.zeros((1, 784), np.float32)
-    assert (read_digits(model, blank, known) == 0.1).all()
+    assert (helpers.read_digits(model, blank, known) == 0.1).all()
     assert sure(mnist.X_test[:500]) > 0.8
 
 
 # ------------------------------------------------------- photos of digits
 
-@pytest.mark.parametrize("kind", ["clean", *DAMAGES, *SCENES[:-1], "mixed"])
+@pytest.mark.parametrize("kind", ["clean", "mixed", *helpers.DAMAGES,
+                                  *helpers.SCENES[:-1]])
 def test_photographs_are_readable(kind, five):
-    photo = photograph(five, np.random.default_rng(4), [kind])
+    photo = helpers.photograph(five, np.random.default_rng(4), [kind])
     assert photo.dtype == np.uint8 and photo.ndim == 2
     assert same_digit(prepare_digit(photo), five, 0.85)
 
@@ -466,10 +442,10 @@ def test_confidence_needed_is_the_lowest_that_is_right_enough():
     confidence = np.linspace(0.99, 0.5, 1000)
     probs = np.stack([confidence, 1 - confidence], axis=1)
     right = np.zeros(1000, int)                 # the labels if all is right
-    assert confidence_needed(probs, right) == 0.5
+    assert helpers.confidence_needed(probs, right) == 0.5
     wrong = right.copy()
     wrong[600:] = 1                             # the unsure ones are wrong
-    needed = confidence_needed(probs, wrong)
+    needed = helpers.confidence_needed(probs, wrong)
     assert confidence[603] < needed <= confidence[599]
-    assert confidence_needed(probs, wrong, 50.0) < needed
-    assert confidence_needed(probs[:100], right[:100]) == 1  # too few
+    assert helpers.confidence_needed(probs, wrong, 50.0) < needed
+    assert helpers.confidence_needed(probs[:100], right[:100]) == 1  # too few

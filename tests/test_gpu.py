@@ -29,9 +29,7 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_function__(self, function, types, args, kwargs):
         if function is np.asarray:      # by like=
-            array, *dtype = args
-            values = array.values if isinstance(array, Array) else array
-            return wrap(np.array(values, *dtype))
+            return place(*args)
         return wrap(function(*map(unwrap, args),
                              **{k: unwrap(v) for k, v in kwargs.items()}))
 
@@ -76,9 +74,8 @@ def unwrap(value):
     return value.values if isinstance(value, Array) else value
 
 
-def place(array):
-    return Array(np.array(array.values if isinstance(array, Array)
-                          else array))
+def place(array, dtype=None):
+    return Array(np.array(getattr(array, "values", array), dtype))
 
 
 def test_the_stand_in_refuses_what_cupy_refuses():

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-import types
+from types import SimpleNamespace
 from zipfile import ZipFile
 
 import nbformat.v4 as v4
@@ -223,14 +223,12 @@ def test_hand_in_from_colab(tmp_path, monkeypatch, capsys):
     front = {output.data["text/markdown"]: output.update(
         data={"text/markdown": "*The last section puts its summary here.*"})
         for output in notebook.cells[HEADLINE].outputs}
-    monkeypatch.setattr(hand_in, "get_ipython", lambda: types.SimpleNamespace(
+    monkeypatch.setattr(hand_in, "get_ipython", lambda: SimpleNamespace(
         user_ns={"front": dict(enumerate(front))}))
-    package = types.ModuleType("google.colab")
-    package._message = types.SimpleNamespace(
-        blocking_request=lambda kind, timeout_sec: {
-            "ipynb": json.loads(v4.writes(notebook))})
-    package.files = types.SimpleNamespace(download=downloads.append)
-    monkeypatch.setitem(sys.modules, "google.colab", package)
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(
+        files=SimpleNamespace(download=downloads.append),
+        _message=SimpleNamespace(blocking_request=lambda kind, timeout_sec: {
+            "ipynb": json.loads(v4.writes(notebook))})))
     for name in hand_in.OTHERS:
         (tmp_path / name).write_text(name)
     monkeypatch.setattr(sys, "argv", ["", "E1", "--folder", str(tmp_path)])
