@@ -2074,14 +2074,13 @@ def _cut_out(ink, mask, level):
                          "darker pen or a sharper photo")
     distance = (ndimage.distance_transform_edt(inside)
                 - ndimage.distance_transform_edt(~inside))
-    box, = ndimage.find_objects(inside.astype(int))
-    return distance, max(s.stop - s.start for s in box) / 20
+    return distance, _extents(inside.astype(int)).max() / 20
 
 
 def _place(strokes):
     """Fit strokes in 20 x 20, center of mass at (14, 14) of 28 x 28."""
-    rows, columns = np.nonzero(strokes > 0.5)
-    crop = strokes[rows.min():rows.max() + 1, columns.min():columns.max() + 1]
+    box, = ndimage.find_objects((strokes > 0.5).astype(int))
+    crop = strokes[box]
     shape = [max(1, round(20 * n / max(crop.shape))) for n in crop.shape]
     small = np.asarray(Image.fromarray(crop.astype(np.float32)).resize(
         shape[::-1], Image.BOX))
