@@ -2188,7 +2188,9 @@ def read_photos(model, X, seed, damages, known):
     ready, short = [], []
     for x in X:
         photo = photograph(x, rng, damages)
-        short.append(_centered_digit(photo))
+        ink = np.abs(photo - np.median(photo))
+        ink /= ink.max()        # the short way: what differs most from paper
+        short.append(_place(np.where(ink > 0.5, ink, 0)).reshape(784))
         try:
             ready.append(prepare_digit(photo))
         except ValueError:
@@ -2465,26 +2467,6 @@ def show_pad(model, known, needed, X, number, caption):
     [0, 1]; the picture shows the first. ValueError is raised if network or
     images are none of these. Number and caption are as for `show_figure`.
     """
-    X = check_images(X, 28 * 28, np.float32)
-    check_network(model.sizes, model.activation, ("relu", "sigmoid", "tanh"))
-    show_figure(_draw_pad(read_digits(model, X[:1], known)[0], needed, X),
-                number, caption, _pad_page(model, known, needed, X))
-
-
-def _quantize(W):
-    """Return W, (D, M), as int8 and the scale, (M,) float32, of each column.
-
-    Raises ValueError if not all is finite.
-    """
-    if not np.isfinite(W).all():
-        raise ValueError("the network has weights that are not finite: train "
-                         "it anew, with a lower learning rate")
-    scale = np.float32(np.maximum(np.abs(W).max(axis=0), 1e-30) / 127)
-    return np.rint(W / scale).astype(np.int8), scale
-
-
-def _pad_page(model, known, needed, X):
-    """Return the pad as HTML, with PICTURE where a PNG of it goes."""
     def text(array, dtype):
         return base64.b64encode(array.astype(dtype).tobytes()).decode()
 
@@ -2492,6 +2474,8 @@ def _pad_page(model, known, needed, X):
         W, scale = _quantize(W)
         return text(W, "i1"), text(scale, "<f4"), text(b, "<f4")
 
+    X = check_images(X, 28 * 28, np.float32)
+    check_network(model.sizes, model.activation, ("relu", "sigmoid", "tanh"))
     markup = (_PAD_STYLE + _PAD_MARKUP).replace("EXAMPLES", "".join(
         f'<button type="button" aria-label="Load test digit {k + 1}">CANVAS'
         "</button>" for k in range(len(X)))).replace(
@@ -2509,11 +2493,25 @@ def _pad_page(model, known, needed, X):
     script = _PAD_SCRIPT.replace("SETTINGS", json.dumps(
         settings | dict(name=name)).replace("</", "<\\/"))
     # The second attribute keeps Jupyter from taking the keys.
-    return (f'<div class="digit-pad" data-pad="{name}" '
+    page = (f'<div class="digit-pad" data-pad="{name}" '
             f'data-lm-suppress-shortcuts="true" style="--needed: {needed}">'
             '<img alt="A pad to draw a digit on" '
             'src="data:image/png;base64,PICTURE"></div>\n'
             f"<script>{script}</script>")
+    show_figure(_draw_pad(read_digits(model, X[:1], known)[0], needed, X),
+                number, caption, page)
+
+
+def _quantize(W):
+    """Return W, (D, M), as int8 and the scale, (M,) float32, of each column.
+
+    Raises ValueError if not all is finite.
+    """
+    if not np.isfinite(W).all():
+        raise ValueError("the network has weights that are not finite: train "
+                         "it anew, with a lower learning rate")
+    scale = np.float32(np.maximum(np.abs(W).max(axis=0), 1e-30) / 127)
+    return np.rint(W / scale).astype(np.int8), scale
 
 
 def _draw_pad(probs, needed, X):
@@ -2590,8 +2588,8 @@ def photograph(digit, rng, damages=()):
     photo = np.rint(255 * np.clip(photo, 0, 1)).astype(np.uint8)
     if "JPEG" in damages:
         buffer = io.BytesIO()
-        quality = int(rng.integers(10, 50))
-        Image.fromarray(photo).save(buffer, "JPEG", quality=quality)
+        Image.fromarray(photo).save(buffer, "JPEG",
+                                    quality=int(rng.integers(10, 50)))
         photo = np.array(Image.open(buffer))
     return photo
 
@@ -2663,13 +2661,11 @@ def _printed_lines(ink, kind, rng):
 
 def _specks(shape, size, rng):
     """Draw 5 to 30 round specks on a sheet, of size / 40 at most."""
-    points = np.ones(shape, bool)
-    reach = np.ones(shape)
+    reach = np.zeros(shape)
     for _ in range(rng.integers(5, 31)):
         row, column = rng.integers(shape)
-        points[row, column] = False
         reach[row, column] = rng.uniform(0.2, 1)
-    distance, nearest = ndimage.distance_transform_edt(points,
+    distance, nearest = ndimage.distance_transform_edt(reach == 0,
                                                        return_indices=True)
     return (distance <= size / 80 * reach[tuple(nearest)]).astype(float)
 
@@ -2683,10 +2679,3 @@ def _border_marks(shape, rng):
         start, stop = np.sort(rng.integers(0, edge.shape[1], 2))
         edge[:depth, start:stop + 1] = rng.uniform(0.5, 1)
     return ink
-
-
-def _centered_digit(photo):
-    """Cut out and center what differs most from the paper: the short way."""
-    ink = np.abs(photo - np.median(photo))
-    ink /= ink.max()
-    return _place(np.where(ink > 0.5, ink, 0)).reshape(784)
