@@ -85,16 +85,10 @@ def test_mnist_itself_hardly_changes(five):
 
 # ------------------------------------------------------- formats and scales
 
-IMAGES = {
-    "gray": lambda g: g,
-    "RGBA": lambda g: g.convert("RGBA"),
-    "LA": lambda g: g.convert("LA"),
-    "CMYK": lambda g: g.convert("CMYK"),
-    "palette": lambda g: g.convert("P"),
+IMAGES = {mode: lambda g, mode=mode: g.convert(mode)
+          for mode in ("L", "RGBA", "LA", "CMYK", "P", "I", "F")} | {
     "1 bit": lambda g: g.convert("1", dither=Image.Dither.NONE),
     "16 bit": lambda g: Image.fromarray(np.asarray(g, np.uint16) * 257),
-    "32 bit": lambda g: g.convert("I"),
-    "float": lambda g: g.convert("F"),
 }
 ARRAYS = {
     "uint16": lambda a: a.astype(np.uint16) * 257,
