@@ -201,23 +201,13 @@ def test_broken_strokes_are_kept(five):
 
 # ------------------------------------------------ forms and several digits
 
-FORMS = {
-    "frame": [(40, 20, 40, 180), (150, 20, 150, 180), (40, 20, 150, 20),
-              (40, 180, 150, 180)],
-    "tilted frame cut off": [(45, 0, 38, 180), (155, 0, 148, 180),
-                             (30, 180, 160, 182)],
-    "frame that touches": [(53, 30, 53, 168), (160, 30, 160, 168),
-                           (53, 30, 160, 30), (53, 162, 160, 162)],
-    "rules": [(0, y, 199, y + 6) for y in range(15, 200, 45)],
-    "squares": [(0, y, 199, y - 5) for y in range(10, 200, 40)]
-    + [(x, 0, x + 5, 199) for x in range(10, 200, 40)],
-}
-
-
-@pytest.mark.parametrize("kind", FORMS)
-def test_printed_lines_are_no_ink(kind, five):
+@pytest.mark.parametrize("frame", [
+    [(45, 0, 38, 180), (155, 0, 148, 180), (30, 180, 160, 182)],    # cut off
+    [(53, 30, 53, 168), (160, 30, 160, 168), (53, 30, 160, 30),
+     (53, 162, 160, 162)]])     # touches the digit
+def test_a_frame_is_no_ink(frame, five):
     photo = drawn_five()
-    for line in FORMS[kind]:
+    for line in frame:
         ImageDraw.Draw(photo).line(line, 90, 3)
     assert same_digit(prepare_digit(photo), five, 0.85)
 
