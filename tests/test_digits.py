@@ -1,14 +1,11 @@
 """What prepare_digit promises, and that bad input gets a clear error."""
 import io
-import struct
 import sys
 import tracemalloc
-import types
-import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
-import nbformat
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,16 +14,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from definitions import NOTEBOOK
-from helpers import (
-    DAMAGES,
-    SCENES,
-    confidence_needed,
-    known_digits,
-    photograph,
-    prepare_digit,
-    read_digits,
-)
+import helpers
+from helpers import prepare_digit
 
 
 def drawn_five(size=200, pen=12, ink=20, paper=235, break_bar=False):
@@ -94,16 +83,10 @@ def test_mnist_itself_hardly_changes(five):
 
 # ------------------------------------------------------- formats and scales
 
-IMAGES = {
-    "gray": lambda g: g,
-    "RGBA": lambda g: g.convert("RGBA"),
-    "LA": lambda g: g.convert("LA"),
-    "CMYK": lambda g: g.convert("CMYK"),
-    "palette": lambda g: g.convert("P"),
+IMAGES = {mode: lambda g, mode=mode: g.convert(mode)
+          for mode in ("L", "RGBA", "LA", "CMYK", "P", "I", "F")} | {
     "1 bit": lambda g: g.convert("1", dither=Image.Dither.NONE),
     "16 bit": lambda g: Image.fromarray(np.asarray(g, np.uint16) * 257),
-    "32 bit": lambda g: g.convert("I"),
-    "float": lambda g: g.convert("F"),
 }
 ARRAYS = {
     "uint16": lambda a: a.astype(np.uint16) * 257,
@@ -113,7 +96,6 @@ ARRAYS = {
     "bool": lambda a: a > 127,
     "list": lambda a: a.tolist(),
     "one channel": lambda a: a[:, :, None],
-    "channel first": lambda a: a[None],
 }
 
 
@@ -151,15 +133,6 @@ def test_transparent_palette(five):
     assert same_digit(prepare_digit(paletted), five, 0.97)
 
 
-@pytest.mark.parametrize("colors", [((200, 30, 30), (250, 240, 210)),
-                                    ((20, 40, 160), (225, 225, 235)),
-                                    ((250, 250, 250), (20, 80, 50))])
-def test_colored_ink_and_paper(colors, five):
-    ink, paper = (Image.new("RGB", (200, 200), c) for c in colors)
-    paper.paste(ink, mask=drawn_five(ink=255, paper=0))
-    assert same_digit(prepare_digit(paper), five, 0.97)
-
-
 @pytest.mark.parametrize("orientation, turn", [
     (3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90),
     (8, Image.Transpose.ROTATE_270), (2, Image.Transpose.FLIP_LEFT_RIGHT)])
@@ -174,11 +147,15 @@ def test_exif_rotation(orientation, turn, suffix, five, tmp_path):
 
 # ------------------------------------------------- polarity, size and place
 
-@pytest.mark.parametrize("ink, paper", [(0, 255), (255, 0), (60, 110),
-                                        (190, 150), (120, 250), (10, 60)])
-def test_polarity_is_found_out(ink, paper, five):
-    x = prepare_digit(drawn_five(ink=ink, paper=paper))
-    assert same_digit(x, five, 0.97)
+@pytest.mark.parametrize("mode, ink, paper", [
+    ("L", 0, 255), ("L", 255, 0), ("L", 60, 110), ("L", 190, 150),
+    ("L", 120, 250), ("L", 10, 60), ("RGB", (200, 30, 30), (250, 240, 210)),
+    ("RGB", (20, 40, 160), (225, 225, 235)),
+    ("RGB", (250, 250, 250), (20, 80, 50))])
+def test_any_ink_on_any_paper(mode, ink, paper, five):
+    photo = Image.new(mode, (200, 200), paper)
+    photo.paste(ink, mask=drawn_five(ink=255, paper=0))
+    assert same_digit(prepare_digit(photo), five, 0.97)
 
 
 @pytest.mark.parametrize("size", [20, 28, 50, 333, 1000, 3000])
@@ -214,32 +191,6 @@ def test_long_images(shape):
     is_mnist_like(prepare_digit(image))
 
 
-# ------------------------------------------------------------ hard photos
-
-def specked(photo):
-    for row, column in np.random.default_rng(1).integers(0, 198, (25, 2)):
-        photo[row:row + 2, column:column + 2] = 20
-    photo[:4, 30:150] = photo[60:, :5] = photo[-3:, 120:] = 40
-    return photo
-
-
-HARD = {
-    "uneven light": lambda photo: photo * np.linspace(1, 0.3, 200)
-    * np.linspace(1, 0.6, 200)[:, None],
-    "shadow with an edge": lambda photo: photo * np.where(
-        np.arange(200) < 90, 1, 0.45),
-    "noise and low contrast": lambda photo: 110 + 50 / 215 * (photo - 20)
-    + np.random.default_rng(0).normal(0, 8, photo.shape),
-    "specks and border marks": specked,
-}
-
-
-@pytest.mark.parametrize("kind", HARD)
-def test_hard_photos(kind, five):
-    photo = np.array(drawn_five(), float)
-    assert same_digit(prepare_digit(HARD[kind](photo)), five)
-
-
 def test_broken_strokes_are_kept(five):
     parted = prepare_digit(drawn_five(break_bar=True))
     assert same_digit(parted, five, 0.9)
@@ -248,23 +199,13 @@ def test_broken_strokes_are_kept(five):
 
 # ------------------------------------------------ forms and several digits
 
-FORMS = {
-    "frame": [(40, 20, 40, 180), (150, 20, 150, 180), (40, 20, 150, 20),
-              (40, 180, 150, 180)],
-    "tilted frame cut off": [(45, 0, 38, 180), (155, 0, 148, 180),
-                             (30, 180, 160, 182)],
-    "frame that touches": [(53, 30, 53, 168), (160, 30, 160, 168),
-                           (53, 30, 160, 30), (53, 162, 160, 162)],
-    "rules": [(0, y, 199, y + 6) for y in range(15, 200, 45)],
-    "squares": [(0, y, 199, y - 5) for y in range(10, 200, 40)]
-    + [(x, 0, x + 5, 199) for x in range(10, 200, 40)],
-}
-
-
-@pytest.mark.parametrize("kind", FORMS)
-def test_printed_lines_are_no_ink(kind, five):
+@pytest.mark.parametrize("frame", [
+    [(45, 0, 38, 180), (155, 0, 148, 180), (30, 180, 160, 182)],    # cut off
+    [(53, 30, 53, 168), (160, 30, 160, 168), (53, 30, 160, 30),
+     (53, 162, 160, 162)]])     # touches the digit
+def test_a_frame_is_no_ink(frame, five):
     photo = drawn_five()
-    for line in FORMS[kind]:
+    for line in frame:
         ImageDraw.Draw(photo).line(line, 90, 3)
     assert same_digit(prepare_digit(photo), five, 0.85)
 
@@ -337,30 +278,13 @@ def test_any_array_gives_a_digit_or_value_error(image):
 @pytest.mark.parametrize("installed", [False, True])
 def test_heic_needs_a_package(installed, monkeypatch):
     called = []
-    package = types.ModuleType("pillow_heif")
-    package.register_heif_opener = lambda: called.append(True)
+    package = SimpleNamespace(register_heif_opener=lambda: called.append(True))
     monkeypatch.setitem(sys.modules, "pillow_heif",
                         package if installed else None)
     message = "cannot identify" if installed else "pip install pillow-heif"
     with pytest.raises(ValueError, match=message):
         prepare_digit(b"\0\0\0\x18ftypheic" + bytes(40))
     assert called == [True] * installed
-
-
-def test_upload_reads_the_returned_bytes(monkeypatch):
-    (source,) = [cell.source for cell in nbformat.read(NOTEBOOK, 4).cells
-                 if "upload = False" in cell.source]
-    chosen = {}
-    package = types.ModuleType("google.colab")
-    package.files = types.SimpleNamespace(upload=lambda: chosen)
-    monkeypatch.setitem(sys.modules, "google.colab", package)
-    start = source.replace("upload = False", "upload = True").split("steps")[0]
-    names = dict(digit_path="")
-    with pytest.raises(ValueError, match="no file was chosen"):
-        exec(start, names)
-    chosen["digit (1).png"] = b"the new one"
-    exec(start, names)
-    assert names["my_digit"] == b"the new one"
 
 
 # --------------------------------------------------------------- bad input
@@ -406,18 +330,15 @@ def bad_files():
         drawn_five(size).save(buffer := io.BytesIO(), kind)
         return buffer.getvalue()
 
-    def claiming(*size):        # pixels that the file doesn't hold
-        head = png[12:16] + struct.pack(">II", *size) + png[24:29]
-        return png[:12] + head + struct.pack(">I", zlib.crc32(head)) + png[33:]
-
     png = saved(200, "PNG")
     return {"empty": b"", "text": b"This is a digit: 5\n",
             "truncated PNG": png[:len(png) // 2],
             "truncated JPEG": saved(1000, "JPEG")[:3000],
             "damaged PNG": png[:60] + b"?" * 40 + png[100:],
-            "a bomb": claiming(60_000, 60_000),
-            "a small bomb": claiming(8_000, 8_000),
-            "no pixels": claiming(0, 0)}
+            # PGM's headers, which claim pixels that the files don't hold
+            "a bomb": b"P5 60000 60000 255\n",
+            "a small bomb": b"P5 8000 8000 255\n",
+            "no pixels": b"P5 0 0 255\n"}
 
 
 @pytest.mark.parametrize("sort", bad_files())
@@ -466,11 +387,11 @@ def test_pictures_without_digit_are_not_read(nb, mnist, rng):
     model = nb.MLP(nb.SIZES, "relu", 0)
     nb.train_distorted(model, data, 5, 128, 0.003, 0, None,
                        distortion=(1.5, 0.5))
-    known = known_digits(data.X_train, data.y_train)
+    known = helpers.known_digits(data.X_train, data.y_train)
     assert known.max() <= 15 / 32       # four bits, on the pad
 
     def sure(X):
-        return (read_digits(model, np.array(X), known).max(axis=1)
+        return (helpers.read_digits(model, np.array(X), known).max(axis=1)
                 > 0.7).mean()
 
     pictures, ready = list(pictures_without_digit(rng)), []
@@ -481,27 +402,28 @@ def test_pictures_without_digit_are_not_read(nb, mnist, rng):
             ready.append(np.zeros(784, np.float32))
     assert len(pictures) == 100 and sure(ready) <= 0.05
     blank = np.zeros((1, 784), np.float32)
-    assert (read_digits(model, blank, known) == 0.1).all()
+    assert (helpers.read_digits(model, blank, known) == 0.1).all()
     assert sure(mnist.X_test[:500]) > 0.8
 
 
 # ------------------------------------------------------- photos of digits
 
-@pytest.mark.parametrize("kind", ["clean", *DAMAGES, *SCENES[:-1], "mixed"])
+@pytest.mark.parametrize("kind", ["clean", "mixed", *helpers.DAMAGES,
+                                  *helpers.SCENES[:-1]])
 def test_photographs_are_readable(kind, five):
-    photo = photograph(five, np.random.default_rng(4), [kind])
+    photo = helpers.photograph(five, np.random.default_rng(4), [kind])
     assert photo.dtype == np.uint8 and photo.ndim == 2
-    assert same_digit(prepare_digit(photo), five, 0.6)
+    assert same_digit(prepare_digit(photo), five, 0.85)
 
 
 def test_confidence_needed_is_the_lowest_that_is_right_enough():
     confidence = np.linspace(0.99, 0.5, 1000)
     probs = np.stack([confidence, 1 - confidence], axis=1)
     right = np.zeros(1000, int)                 # the labels if all is right
-    assert confidence_needed(probs, right) == 0.5
+    assert helpers.confidence_needed(probs, right) == 0.5
     wrong = right.copy()
     wrong[600:] = 1                             # the unsure ones are wrong
-    needed = confidence_needed(probs, wrong)
+    needed = helpers.confidence_needed(probs, wrong)
     assert confidence[603] < needed <= confidence[599]
-    assert confidence_needed(probs, wrong, 50.0) < needed
-    assert confidence_needed(probs[:100], right[:100]) == 1  # too few
+    assert helpers.confidence_needed(probs, wrong, 50.0) < needed
+    assert helpers.confidence_needed(probs[:100], right[:100]) == 1  # too few

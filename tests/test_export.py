@@ -3,6 +3,7 @@
 import re
 import unicodedata
 
+import nbformat
 import nbformat.v4 as v4
 import pytest
 from pypdf import PdfReader
@@ -12,6 +13,13 @@ from definitions import ROOT
 from hand_in import export
 
 CONFIG = ROOT / ".nbconvert" / "config.py"
+
+
+def pages_of(folder, *cells):
+    """Return the text of each page of the PDF that these cells make."""
+    path = folder / "strange name (1).ipynb"
+    nbformat.write(v4.new_notebook(cells=cells), path)
+    return [page.extract_text() for page in PdfReader(export(path)).pages]
 
 
 def test_small_run_becomes_a_pdf(runs, monkeypatch):
@@ -54,16 +62,12 @@ def test_whatever_a_notebook_holds(tmp_path):
                                               "text/plain": "hidden"}),
                v4.new_output("error", ename="E", evalue="v",
                              traceback=["E: \x1b[1mv\x1b[0m"])]
-    path = tmp_path / "strange name (1).ipynb"
-    path.write_text(v4.writes(v4.new_notebook(cells=[
-        *map(v4.new_markdown_cell, UNUSUAL.split("\n\n", 1)),
+    text = unicodedata.normalize("NFKC", "".join(pages_of(
+        tmp_path, *map(v4.new_markdown_cell, UNUSUAL.split("\n\n", 1)),
         v4.new_code_cell(code, outputs=outputs), v4.new_code_cell(""),
         v4.new_code_cell("long()\n" * 120),
         v4.new_code_cell("def apart():\n    pass\n\n\nhelpers.set_up()",
-                         metadata={"tags": ["appendix"]})])),
-        encoding="utf-8")
-    text = unicodedata.normalize("NFKC", "".join(
-        page.extract_text() for page in PdfReader(export(path)).pages))
+                         metadata={"tags": ["appendix"]}))))
     for shown in ("red", "α", "⊙", "‖x‖2⊗|y|", "E:v", "+1", "#hash@at",
                   "classA:", "$5a.circle", "Table1.Acaption.", "Alead-in",
                   "Codeofapart,set_up:page3"):
@@ -75,22 +79,18 @@ def test_whatever_a_notebook_holds(tmp_path):
 
 
 def test_a_formula_stays_with_its_sentence(tmp_path):
-    path = tmp_path / "formulas.ipynb"
-    path.write_text(v4.writes(v4.new_notebook(cells=[v4.new_markdown_cell(
-        "# T\n\n" + "More.\n\nHere is\n\n$$x=1$$\n\n" * 120)])))
-    pages = [page.extract_text() for page in PdfReader(export(path)).pages]
+    pages = pages_of(tmp_path, v4.new_markdown_cell(
+        "# T\n\n" + "More.\n\nHere is\n\n$$x=1$$\n\n" * 120))
     assert len(pages) > 3
     assert [p.count("Here is") for p in pages] == [
         p.count("= 1") for p in pages]
 
 
 def test_paragraphs_are_not_torn_but_long_ones_are_whole(tmp_path):
-    path = tmp_path / "paragraphs.ipynb"
-    path.write_text(v4.writes(v4.new_notebook(cells=[v4.new_markdown_cell(
+    pages = pages_of(tmp_path, v4.new_markdown_cell(
         "# T\n\n1\n\n" + "\n\n".join(
             f"Begin{i} {'word ' * n}end{i}."
-            for i, n in enumerate([120] * 60 + [3000])))])))
-    pages = [page.extract_text() for page in PdfReader(export(path)).pages]
+            for i, n in enumerate([120] * 60 + [3000]))))
     begun, ended = ([re.findall(mark + r"(\d+)", page) for page in pages]
                     for mark in ("Begin", "end"))
     assert begun[:5] == ended[:5] and begun[4]

@@ -5,6 +5,7 @@ and nothing turns it into an array of NumPy's, or mixes it with one, silently.
 """
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,9 +30,7 @@ class Array(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_function__(self, function, types, args, kwargs):
         if function is np.asarray:      # by like=
-            array, *dtype = args
-            values = array.values if isinstance(array, Array) else array
-            return wrap(np.array(values, *dtype))
+            return place(*args)
         return wrap(function(*map(unwrap, args),
                              **{k: unwrap(v) for k, v in kwargs.items()}))
 
@@ -76,9 +75,8 @@ def unwrap(value):
     return value.values if isinstance(value, Array) else value
 
 
-def place(array):
-    return Array(np.array(array.values if isinstance(array, Array)
-                          else array))
+def place(array, dtype=None):
+    return Array(np.array(getattr(array, "values", array), dtype))
 
 
 def test_the_stand_in_refuses_what_cupy_refuses():
@@ -139,18 +137,14 @@ def test_no_step_waits_for_a_value(nb, mnist, trainer):
 
 
 def test_a_gpu_is_used_only_after_it_was_checked(nb, monkeypatch):
-    class Cupy:
-        asarray, __version__ = staticmethod(place), "14"
-
-        class cuda:
-            class runtime:
-                getDeviceProperties = staticmethod(lambda _: {"name": b"X"})
-
+    runtime = SimpleNamespace(getDeviceProperties=lambda _: {"name": b"X"})
+    cupy = SimpleNamespace(asarray=place, __version__="14",
+                           cuda=SimpleNamespace(runtime=runtime))
     monkeypatch.setitem(sys.modules, "cupy", None)
     found, name = helpers.find_device(nb.MLP, nb.sgd_step)
     assert found is np.asarray and "not installed" in name
-    monkeypatch.setitem(sys.modules, "cupy", Cupy)
-    assert helpers.find_device(nb.MLP, nb.sgd_step)[0] is Cupy.asarray
-    monkeypatch.setattr(Cupy, "asarray", lambda array: place(1.01 * array))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert helpers.find_device(nb.MLP, nb.sgd_step)[0] is cupy.asarray
+    monkeypatch.setattr(cupy, "asarray", lambda array: place(1.01 * array))
     found, name = helpers.find_device(nb.MLP, nb.sgd_step)
     assert found is np.asarray and "Not equal" in name

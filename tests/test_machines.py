@@ -22,10 +22,9 @@ import helpers
 @pytest.fixture
 def parameters():
     """Return the notebook's parameters, by name."""
-    given = {}
-    for cell in definitions.tagged(nbformat.read(definitions.NOTEBOOK, 4),
-                                   "parameters"):
-        exec(cell.source, {}, given)
+    (cell,) = definitions.tagged(nbformat.read(definitions.NOTEBOOK, 4),
+                                 "parameters")
+    exec(cell.source, {}, given := {})
     return given
 
 

@@ -229,6 +229,20 @@ def test_colab_user_uploads(fetch, names):
     assert Path("tests/checks.py").exists() == ("PA1/tests/checks.py" in names)
 
 
+def test_a_photo_is_the_bytes_that_the_upload_returns(code, monkeypatch):
+    (source,) = [cell.source for cell in code.cells
+                 if "upload = False" in cell.source]
+    start = source.replace("upload = False", "upload = True").split("steps")[0]
+    names, chosen = dict(digit_path=""), {}
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(
+        files=types.SimpleNamespace(upload=lambda: chosen)))
+    with pytest.raises(ValueError, match="no file was chosen"):
+        exec(start, names)
+    chosen["digit (1).png"] = b"the new one"
+    exec(start, names)
+    assert names["my_digit"] == b"the new one"
+
+
 # --------------------------------------------------------------- small runs
 
 

@@ -6,9 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-import types
+from types import SimpleNamespace
 from zipfile import ZipFile
 
+import nbformat
 import nbformat.v4 as v4
 import pytest
 
@@ -48,10 +49,6 @@ def notebook_of(**changes):
         code(2, "lines = draw()", "**Figure 1.** Losses.")])
 
 
-def write(path, notebook):
-    path.write_text(v4.writes(notebook), encoding="utf-8")
-
-
 def replaced(notebook, old, new):
     """Return a copy in which a text is replaced wherever it stands."""
     return v4.reads(v4.writes(notebook).replace(old, new))
@@ -63,7 +60,7 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     for name in hand_in.OTHERS:
         (folder / name).write_text(name)
-    write(folder / "PA1_RollNumber.ipynb", notebook_of())
+    nbformat.write(notebook_of(), folder / "PA1_RollNumber.ipynb")
     hand_in.export(folder / "PA1_RollNumber.ipynb")
     return folder
 
@@ -170,8 +167,8 @@ def test_grade_executes_and_compares(tmp_path, monkeypatch, capsys):
     notebook.cells = [notebook.cells[HEADLINE]]
     notebook.cells[0].source = f"""print("10 of 938")
 from IPython.display import *; display(Markdown({table({})!r}))"""
-    write(tmp_path / "good.ipynb", notebook)
-    write(tmp_path / "bad.ipynb", notebook_of(relu={"seeds": "1"}))
+    nbformat.write(notebook, tmp_path / "good.ipynb")
+    nbformat.write(notebook_of(relu={"seeds": "1"}), tmp_path / "bad.ipynb")
     monkeypatch.setattr(grade, "ROOT", tmp_path)
     monkeypatch.setattr(grade, "NOTEBOOK", tmp_path / "good.ipynb")
     for given, code, words in (
@@ -201,9 +198,9 @@ def test_hand_in_packs(folder, monkeypatch):
     ("E", "can't read PA1_RollNumber.pdf", lambda notebook, pdf:
      pdf.write_bytes(b"%PDF-1.5 cut short")),
     ("E", "not been executed", lambda notebook, pdf:
-     write(notebook, v4.new_notebook())),
+     nbformat.write(v4.new_notebook(), notebook)),
     ("E", "headline table: recognizer", lambda notebook, pdf:
-     write(notebook, notebook_of(recognizer={"seeds": "2"})))])
+     nbformat.write(notebook_of(recognizer={"seeds": "2"}), notebook))])
 def test_hand_in_refuses(folder, monkeypatch, capsys, roll, words, spoil):
     spoil(*(folder / f"PA1_RollNumber.{kind}" for kind in ("ipynb", "pdf")))
     monkeypatch.setattr(sys, "argv", ["", roll, "--folder", str(folder)])
@@ -223,14 +220,12 @@ def test_hand_in_from_colab(tmp_path, monkeypatch, capsys):
     front = {output.data["text/markdown"]: output.update(
         data={"text/markdown": "*The last section puts its summary here.*"})
         for output in notebook.cells[HEADLINE].outputs}
-    monkeypatch.setattr(hand_in, "get_ipython", lambda: types.SimpleNamespace(
+    monkeypatch.setattr(hand_in, "get_ipython", lambda: SimpleNamespace(
         user_ns={"front": dict(enumerate(front))}))
-    package = types.ModuleType("google.colab")
-    package._message = types.SimpleNamespace(
-        blocking_request=lambda kind, timeout_sec: {
-            "ipynb": json.loads(v4.writes(notebook))})
-    package.files = types.SimpleNamespace(download=downloads.append)
-    monkeypatch.setitem(sys.modules, "google.colab", package)
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(
+        files=SimpleNamespace(download=downloads.append),
+        _message=SimpleNamespace(blocking_request=lambda kind, timeout_sec: {
+            "ipynb": json.loads(v4.writes(notebook))})))
     for name in hand_in.OTHERS:
         (tmp_path / name).write_text(name)
     monkeypatch.setattr(sys, "argv", ["", "E1", "--folder", str(tmp_path)])
@@ -247,7 +242,7 @@ def test_a_console_without_greek_letters(tmp_path):
     notebook = notebook_of()
     notebook.cells[3].outputs = [v4.new_output("error", ename="α",
                                                evalue="± W₁")]
-    write(folder / "a.ipynb", notebook)
+    nbformat.write(notebook, folder / "a.ipynb")
     ended = subprocess.run(
         [sys.executable, checks.__file__, "a.ipynb"], cwd=folder,
         capture_output=True, env=os.environ | dict(PYTHONIOENCODING="cp1252"))
