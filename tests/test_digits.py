@@ -413,7 +413,7 @@ def test_pictures_without_digit_are_not_read(nb, mnist, rng):
 def test_photographs_are_readable(kind, five):
     photo = helpers.photograph(five, np.random.default_rng(4), [kind])
     assert photo.dtype == np.uint8 and photo.ndim == 2
-    assert same_digit(prepare_digit(photo), five, 0.85)
+    assert same_digit(prepare_digit(photo), five)
 
 
 def test_confidence_needed_is_the_lowest_that_is_right_enough():
