@@ -519,8 +519,9 @@ class Recorder:
     """Record the History of a training, one update after another.
 
     Every `evaluate_every` updates (None: never) and after the last it takes a
-    point: `evaluate` returns the held-out loss and accuracy; `observe`, if given, something to
-    keep; `extra`, if given, a penalty that belongs to both losses.
+    point: `evaluate` returns the held-out loss and accuracy; `observe`, if
+    given, something to keep; `extra`, if given, a penalty that belongs to both
+    losses.
     """
 
     def __init__(self, part, evaluate_every, evaluate, observe=None,

@@ -22,7 +22,7 @@ from definitions import NOTEBOOK, ROOT, tagged
 
 # Headings that answer the handout, in the order of the house style.
 SECTIONS = ("handout", "setup", "data", "network from scratch", "gradients",
-            "code", "proof", "activations", "sigmoid", "tanh", "relu",
+            "code", "checks", "activations", "sigmoid", "tanh", "relu",
             "which activation", "pytorch and adam", "comparison",
             "l2 regularization", "experiments", "conclusions", "references")
 
