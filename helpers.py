@@ -656,8 +656,9 @@ class Runs:
 
     @property
     def updates_per_epoch(self):
-        """Updates an epoch makes, the last, smaller one as a fraction."""
-        return len(self.settings["data"].X_train) / self.settings["batch_size"]
+        """Updates an epoch makes."""
+        return math.ceil(len(self.settings["data"].X_train)
+                         / self.settings["batch_size"])
 
     @property
     def standard_error(self):

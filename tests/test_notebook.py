@@ -91,7 +91,7 @@ def test_captions_count_up_and_references_lead_somewhere(committed):
 def test_code_cells_are_short(code):
     assert max(map(num_lines, code.cells)) <= 40
     assert max(map(num_lines, code.hidden)) <= 20
-    assert num_lines(*code.hidden) <= 871 and num_lines(*code.cells) <= 1686
+    assert num_lines(*code.hidden) <= 872 and num_lines(*code.cells) <= 1687
 
 
 def test_hidden_cells_bear_all_marks(code):

@@ -18,11 +18,11 @@ def close(a, b, error=0):
         a.weights + a.biases, b.weights + b.biases, strict=True))
 
 
-def test_every_image_once_an_epoch_and_the_last_batch_partial(nb):
+def test_every_image_once_an_epoch_in_batches_of_like_size(nb):
     batches, again, other = (list(nb.minibatches(1000, 64, 2, seed))
                              for seed in (0, 0, 1))
     for epoch in (batches[:16], batches[16:]):
-        assert [len(batch) for batch in epoch] == [64] * 15 + [40]
+        assert {len(batch) for batch in epoch} == {62, 63}
         assert (np.sort(np.concatenate(epoch)) == np.arange(1000)).all()
     assert (batches[0] != batches[16]).any()
     assert (batches[0] == again[0]).all() and (batches[0] != other[0]).any()
