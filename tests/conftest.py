@@ -17,8 +17,10 @@ import papermill
 import pytest
 from nbclient import NotebookClient
 
+import definitions
 import helpers
-from definitions import NOTEBOOK, ROOT, load_definitions, tagged
+
+NOTEBOOK, ROOT = definitions.NOTEBOOK, definitions.ROOT
 
 # The shortest run in which every section still has something to show.
 TINY = dict(num_epochs=1, num_train=640, num_test=200, num_validation=100,
@@ -38,7 +40,7 @@ def upload():
 @pytest.fixture(scope="session")
 def nb():
     """Return the notebook's definitions."""
-    return load_definitions()
+    return definitions.load_definitions()
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +108,7 @@ def run(folder, again=False, **parameters):
     The second time cells are run alone, in random order.
     """
     notebook = nbformat.read(NOTEBOOK, 4)
-    (cell,) = tagged(notebook, "parameters")
+    (cell,) = definitions.tagged(notebook, "parameters")
     cell.source += "".join(f"\n{name} = {value!r}" for name, value in (
         TINY | parameters).items())
     cells = [(cell, index) for index, cell in enumerate(notebook.cells)
