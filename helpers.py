@@ -660,12 +660,6 @@ class Runs:
         return math.ceil(len(self.settings["data"].X_train)
                          / self.settings["batch_size"])
 
-    @property
-    def standard_error(self):
-        """Standard error of one run's accuracy, in points."""
-        return math.sqrt(self.accuracy * (100 - self.accuracy)
-                         / len(self.first.y))
-
     def error_to(self, other):
         """Return the standard error of `accuracy` less other's, in points.
 
@@ -716,11 +710,6 @@ class Runs:
     def lowest_epoch(self):
         """Epochs until the held-out loss is lowest."""
         return self._epochs[np.argmin(self.curve("held_out_loss"))]
-
-    @property
-    def top_accuracy(self):
-        """Highest value of the held-out accuracy."""
-        return float(self.curve("held_out_accuracy").max(initial=0))
 
     def around(self, epoch):
         """Return these runs as they were around an epoch.
