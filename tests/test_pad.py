@@ -1,7 +1,6 @@
 """The drawing pad reads in the browser what Python reads."""
 
 import base64
-import math
 import shutil
 
 import numpy as np
@@ -107,18 +106,30 @@ def trace(x):
     """Return strokes through the skeleton of an MNIST digit, in pad units."""
     image = Image.fromarray(x.reshape(28, 28)).resize((112, 112),
                                                       Image.BICUBIC)
-    free = [*map(tuple, np.argwhere(skeletonize(np.asarray(image) > 0.5)))]
-    strokes, drawn = [], [free[0]]
+    free = set(map(tuple, np.argwhere(skeletonize(np.asarray(image) > 0.5))))
+    done, strokes = set(), []
+
+    def around(point, points):
+        return {(point[0] + i, point[1] + j) for i in (-1, 0, 1)
+                for j in (-1, 0, 1) if i or j} & points
+
     while free:
-        point = min(free, key=lambda p: math.dist(p, drawn[-1]))
+        # From an end of the line to the next, straight on at crossings.
+        point = min(free, key=lambda p: (len(around(p, free)) != 1, p))
+        stroke = [*list(around(point, done))[:1], point]
         free.remove(point)
-        if not strokes or math.dist(point, drawn[-1]) > 1.5:    # from a line
-            strokes.append([p for p in drawn if math.dist(p, point) < 1.5][:1])
-        strokes[-1].append(point)
-        drawn.append(point)
-    return [[[float(column) * 2.5, float(row) * 2.5]
-             for row, column in stroke[:-1:6] + stroke[-1:]]
-            for stroke in strokes]
+        while ahead := around(point, free):
+            back = np.subtract(point, stroke[-6:][0])
+            point = max(ahead, key=lambda p, at=point, back=back: back @
+                        np.subtract(p, at))
+            stroke.append(point)
+            free.remove(point)
+        stroke += list(around(point, done | set(stroke[:-8])))[:1]
+        done |= set(stroke)
+        if len(stroke) > 8 or not strokes:
+            strokes.append([[float(column) * 2.5, float(row) * 2.5]
+                            for row, column in stroke[:-1:7] + stroke[-1:]])
+    return strokes
 
 
 def picture_of(strokes):
