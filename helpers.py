@@ -1829,8 +1829,8 @@ def _ink_of(gray):
     gray = ndimage.gaussian_filter(gray, blur)
     step = -(-side // 160)              # paper varies slowly: a coarse grid
     coarse = np.asarray(Image.fromarray(gray).reduce(step))
-    local = coarse - ndimage.gaussian_filter(coarse, side / step / 5)
-    light_ink = (local ** 3).sum() > 0  # few light pixels on much dark
+    local = coarse - ndimage.uniform_filter(coarse, int(0.7 * side / step))
+    light_ink = (local * local * local).sum() > 0   # few light on much dark
     if light_ink:
         gray, coarse = 1 - gray, 1 - coarse
     # The lightest and then the darkest gray in a window wider than any
@@ -1864,9 +1864,13 @@ def _digit_mask(ink):
     if ink.max() <= max(0.05, middle + 6 * noise):
         raise ValueError("no digit found: nothing stands out from the "
                          "paper; use a darker pen or more light")
-    ink = np.where(_ruled_lines(ink > floor), 0, ink)
     labels, count = ndimage.label(ink > floor, _EIGHT)
     size = _extents(labels).max(axis=0)
+    ruled = _ruled_lines(ink > floor, size.max())
+    if ruled.any():
+        ink = np.where(ruled, 0, ink)
+        labels, count = ndimage.label(ink > floor, _EIGHT)
+        size = _extents(labels).max(axis=0)
     along = np.bincount(_border(labels), minlength=count + 1)[1:] > 0.5 * size
     if size[~along].max(initial=0) >= 0.1 * size.max():
         ink = np.where(np.append(False, along)[labels], 0, ink)
@@ -1883,7 +1887,8 @@ def _digit_among(labels):
     """
     area, (high, wide) = np.bincount(labels.ravel())[1:], _extents(labels)
     numbers = np.arange(1, len(area) + 1)
-    parts = area > 0.015 * area.max()
+    parts, box = area > 0.015 * area.max(), _box(labels > 0)
+    inked = labels[box] > 0
     group = numbers == 1 + (area * np.maximum(high, wide)).argmax()
     whole = ~np.isin(numbers, _border(labels))  # not cut off by the border
     whole |= not whole[group].any()
@@ -1894,8 +1899,9 @@ def _digit_among(labels):
         if not rest.any():
             break
         height = max(wide[group].max(), np.ptp(np.nonzero(digit)[0]) + 1)
-        gap = ndimage.minimum(ndimage.distance_transform_edt(~digit), labels,
-                              numbers)
+        gap = ndimage.minimum(
+            ndimage.distance_transform_edt(~digit[box])[inked],
+            labels[box][inked], numbers)
         tall = high > 0.5 * height
         near = rest & (gap < np.where(tall, 0.2, 0.25) * height + 1)
     else:
@@ -1917,14 +1923,19 @@ def _extents(labels):
                      in ndimage.find_objects(labels)], int).reshape(-1, 2).T
 
 
-def _ruled_lines(mask):
+def _box(mask):
+    """Return the slices of the smallest box that holds a mask."""
+    rows, columns = (np.flatnonzero(mask.any(axis=i)) for i in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _ruled_lines(mask, size):
     """Find the pixels of frames, rules and squared paper in a mask of ink.
 
     Such a line is thin, straight, level or upright within 6 degrees, and ends
     at the image's border or in a corner with another. Where a stroke crosses
     it, the pixels belong to the stroke. If no digit were left, none is found.
     """
-    size = _extents(ndimage.label(mask, _EIGHT)[0]).max()
     lines = [(turned, *line) for turned in (False, True)
              for line in _straight_lines(mask.T if turned else mask, size)]
 
@@ -2058,9 +2069,10 @@ def _cut_out(ink, mask, level):
     pixels, positive in the strokes, with a margin of an eighth around them;
     and how many of these pixels are one of MNIST.
     """
-    near = ndimage.maximum_filter(mask, 5)      # the strokes' edges, too
-    box, = ndimage.find_objects(near.astype(int))
-    crop = np.where(near, ink / level / 2, 0)[box].astype(np.float32)
+    box = tuple(slice(max(0, side.start - 2), side.stop + 2)
+                for side in _box(mask))         # the strokes' edges, too
+    near = ndimage.maximum_filter(mask[box], 5)
+    crop = np.where(near, ink[box] / level / 2, 0).astype(np.float32)
     zoom = max(1, _FINE_SIZE / max(crop.shape))      # never loses thin lines
     shape = [max(1, round(n * zoom)) for n in crop.shape]
     fine = Image.fromarray(crop).resize(shape[::-1], Image.BICUBIC)
@@ -2070,13 +2082,12 @@ def _cut_out(ink, mask, level):
                          "darker pen or a sharper photo")
     distance = (ndimage.distance_transform_edt(inside)
                 - ndimage.distance_transform_edt(~inside))
-    return distance, _extents(inside.astype(int)).max() / 20
+    return distance, max(inside[_box(inside)].shape) / 20
 
 
 def _place(strokes):
     """Fit strokes in 20 x 20, center of mass at (14, 14) of 28 x 28."""
-    box, = ndimage.find_objects((strokes > 0.5).astype(int))
-    crop = strokes[box]
+    crop = strokes[_box(strokes > 0.5)]
     shape = [max(1, round(20 * n / max(crop.shape))) for n in crop.shape]
     small = np.asarray(Image.fromarray(crop.astype(np.float32)).resize(
         shape[::-1], Image.BOX))
