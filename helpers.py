@@ -605,6 +605,11 @@ class Run:
         return 100 * float(self.probs.max(axis=1).mean())
 
     @property
+    def error_confidence(self):
+        """Mean probability of the digits misread, in percent."""
+        return 100 * float(self.probs.max(axis=1)[self.wrong].mean())
+
+    @property
     def norm(self):
         """Norm of all weights together."""
         return math.hypot(*map(np.linalg.norm, self.model.weights))
@@ -660,23 +665,35 @@ class Runs:
         return math.ceil(len(self.settings["data"].X_train)
                          / self.settings["batch_size"])
 
+    def image_error_to(self, other):
+        """Return the standard error over images of `accuracy` less other's.
+
+        In points; only images count that just one of the two reads right
+        (McNemar).
+        """
+        apart = np.mean([np.subtract(a.wrong, b.wrong, dtype=float) for a, b
+                         in zip(self.each, other.each, strict=True)], axis=0)
+        return 100 * np.linalg.norm(apart) / len(apart)
+
     def error_to(self, other):
         """Return the standard error of `accuracy` less other's, in points.
 
-        Over images, of which only those count that just one of the two reads
-        right (McNemar), and over seeds, if there are several.
+        Over images, and over seeds, if there are several.
         """
-        pairs = list(zip(self.each, other.each, strict=True))
-        apart = np.mean([np.subtract(a.wrong, b.wrong, dtype=float)
-                         for a, b in pairs], axis=0)
-        seeds = np.std([a.accuracy - b.accuracy for a, b in pairs],
-                       ddof=min(1, len(pairs) - 1)) / math.sqrt(len(pairs))
-        return math.hypot(100 * np.linalg.norm(apart) / len(apart), seeds)
+        apart = [a.accuracy - b.accuracy for a, b in zip(self.each,
+                                                         other.each)]
+        seeds = np.std(apart, ddof=min(1, len(apart) - 1))
+        return math.hypot(self.image_error_to(other),
+                          seeds / math.sqrt(len(apart)))
 
     def gain(self, other):
         """Return what `accuracy` gains on another's, ± `error_to` it."""
         return (f"{self.accuracy - other.accuracy:+.2f} ± "
                 f"{self.error_to(other):.2f}").replace("-", "\u2212")
+
+    def beats(self, other):
+        """Say whether `accuracy` is two standard errors above another's."""
+        return bool(self.accuracy - other.accuracy > 2 * self.error_to(other))
 
     @property
     def errors(self):
@@ -1113,8 +1130,12 @@ def compare_all(pairs):
         pair = [_REGISTER[runs] if isinstance(runs, str) else runs
                 for runs in pair]
         accuracy, loss = compare(*pair), compare(*pair, "cross_entropy")
+        known = all(hasattr(runs.first, "wrong") and len(runs) == len(pair[0])
+                    for runs in pair)
         rows.append({"difference": name, "accuracy in points":
-                     f"{accuracy:.2f}", "cross-entropy": f"{loss:.3f}",
+                     f"{accuracy:.2f}", "images": "± " + format(
+                         pair[0].image_error_to(pair[1]), ".2f")
+                     if known else "", "cross-entropy": f"{loss:.3f}",
                      "seeds": len(accuracy.values)})
     return rows
 
@@ -1127,13 +1148,14 @@ def _top_confusions(runs, count):
             for pair, number in Counter(pairs).most_common(count)]
 
 
-def f1_scores(runs):
-    """Return the F1 of each digit in percent, means over runs, (10,)."""
-    from sklearn.metrics import f1_score
+def class_scores(runs):
+    """Return precision, recall and f1 by name: in percent, means, (10,)."""
+    from sklearn.metrics import precision_recall_fscore_support
 
-    return 100 * np.mean([f1_score(
-        run.y, run.predicted, labels=range(10), average=None, zero_division=0)
+    means = 100 * np.mean([precision_recall_fscore_support(
+        run.y, run.predicted, labels=range(10), zero_division=0)[:3]
         for run in runs.each], axis=0)
+    return dict(zip(("precision", "recall", "f1"), means))
 
 
 def dead_units(run):
@@ -1293,7 +1315,8 @@ def headline_row(name, optimizer, runs):
     return {"model": name.replace("_", " "),
             "activation": runs.settings["activation"], "optimizer": optimizer,
             "learning rate": f"{runs.settings['learning_rate']:g}",
-            "α": f"{runs.settings.get('alpha', 0):g}",
+            "α": "–" if runs.settings.get("decay") else
+            f"{runs.settings.get('alpha', 0):g}",
             "train loss": f"{runs.train_cross_entropy:±.3f}",
             "test loss": f"{runs.cross_entropy:±.3f}",
             "train accuracy": f"{runs.train_accuracy:±.2f}",
@@ -1504,7 +1527,7 @@ def show_models(names, figure, table, finding):
         top.set_title(f"{label}, η={runs.settings['learning_rate']:g}"
                       + f", α={alpha:g}" * bool(alpha))
         _plot_confusion(matrix, runs.each)
-        scores = f1_scores(runs)
+        scores = class_scores(runs)["f1"]
         rows.append({"model": label, "train": f"{runs.train_accuracy:±.2f}",
                      "test": f"{runs.accuracy:±.2f}"}
                     | {str(k): f"{score:.1f}" for k, score in
@@ -1563,6 +1586,7 @@ def draw_penalties(searches, stopped):
     tried = sorted(set().union(*searches.values()))
     plot_curves(axes[0], own[0], color_of("Adam"), "")
     axes[0].set_ylabel("loss, α = 0")
+    axes[0].locator_params(axis="x", nbins=3)   # 8000 would touch 12000
     for ax, quantity, label in zip(axes[1:], ("accuracy", "cross_entropy"), (
             "accuracy in %", "cross-entropy")):
         ax.axhline(getattr(stopped, quantity), color="black", ls=":", lw=0.8)

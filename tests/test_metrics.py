@@ -52,13 +52,27 @@ def test_the_error_of_a_difference_counts_seeds_too():
     for run in (*first.each, *second.each):             # on the same images
         run.probs, run.y = np.eye(2), np.arange(2)
     assert math.isclose(first.error_to(second), 2)
+    assert not first.beats(second)                      # by 3, less than 4
+    first.each[0].accuracy = 102                        # by 4.5, +- 0.5
+    assert first.beats(second) and not second.beats(first)
 
 
 def test_differences_read_well():
     row, = helpers.compare_all({"a": (runs([96, 98]), runs([97, 97]))})
     assert row["accuracy in points"] == "0.00 (\u2212101.86 to 101.86)"
     assert row["cross-entropy"] == "0.000 (\u22121.019 to 1.019)"
+    assert row["images"] == "± 0.00"
     assert row["seeds"] == 2
+
+
+def test_precision_recall_and_confidence_in_errors():
+    run, = runs([50]).each
+    run.y, run.probs = np.array([3, 3, 3, 5]), np.eye(10)[[3, 5, 5, 5]]
+    run.probs[1] = (0.04,) * 5 + (0.64,) + (0.04,) * 4
+    found = helpers.class_scores(SimpleNamespace(each=[run]))
+    assert np.allclose([found[name][[3, 5]] for name in found],
+                       [[100, 100 / 3], [100 / 3, 100], [50, 50]])
+    assert math.isclose(run.error_confidence, (64 + 100) / 2)
 
 
 def test_top_confusions():
