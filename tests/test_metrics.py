@@ -70,8 +70,9 @@ def test_precision_recall_and_confidence_in_errors():
     run.y, run.probs = np.array([3, 3, 3, 5]), np.eye(10)[[3, 5, 5, 5]]
     run.probs[1] = (0.04,) * 5 + (0.64,) + (0.04,) * 4
     found = helpers.class_scores(SimpleNamespace(each=[run]))
-    assert np.allclose([found[name][[3, 5]] for name in found],
-                       [[100, 100 / 3], [100 / 3, 100], [50, 50]])
+    assert np.allclose(found["precision"][[3, 5]], [100, 100 / 3])
+    assert np.allclose(found["recall"][[3, 5]], [100 / 3, 100])
+    assert np.allclose(found["f1"][[3, 5]], 50)
     assert math.isclose(run.error_confidence, (64 + 100) / 2)
 
 
