@@ -1793,9 +1793,12 @@ def _read_image(image):
     _check_size(*pixels.shape[1::-1])
     step = -(-max(pixels.shape) // _WORK_SIZE)
     height, width = (n // step for n in pixels.shape[:2])
-    pixels = pixels[:height * step, :width * step].reshape(height, step, -1)
-    pixels = pixels.mean(axis=1, dtype=np.float32).reshape(
-        height, width, step, -1).mean(axis=2)
+    pixels = pixels[:height * step, :width * step]
+    for _ in range(2):      # means of rows, then of columns
+        total = pixels[::step].astype(np.float32)
+        for i in range(1, step):
+            total += pixels[i::step]
+        pixels = (total / step).swapaxes(0, 1)
     if not np.isfinite(pixels).all():
         raise ValueError("the image has NaN or infinite pixels; replace them")
     return pixels
