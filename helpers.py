@@ -1914,28 +1914,30 @@ def _digit_among(labels):
     """
     area, (high, wide) = np.bincount(labels.ravel())[1:], _extents(labels)
     numbers = np.arange(1, len(area) + 1)
-    parts, box = area > 0.015 * area.max(), _box(labels > 0)
-    inked = labels[box] > 0
+    parts = area > 0.015 * area.max()           # the others are specks
     group = numbers == 1 + (area * np.maximum(high, wide)).argmax()
+    inside = labels[_box(np.append(False, parts | group)[labels])]
+    inked = inside > 0
     whole = ~np.isin(numbers, _border(labels))  # not cut off by the border
     whole |= not whole[group].any()
     near = group
     while near.any():
         group = group | near
-        digit, rest = np.append(False, group)[labels], parts & ~group
+        digit, rest = np.append(False, group)[inside], parts & ~group
         if not rest.any():
             break
-        height = max(wide[group].max(), np.ptp(np.nonzero(digit)[0]) + 1)
-        gap = ndimage.minimum(
-            ndimage.distance_transform_edt(~digit[box])[inked],
-            labels[box][inked], numbers)
+        rows, _ = _box(digit)
+        height = max(wide[group].max(), rows.stop - rows.start)
+        gap = np.full(len(area), np.inf)
+        np.minimum.at(gap, inside[inked] - 1,
+                      ndimage.distance_transform_edt(~digit)[inked])
         tall = high > 0.5 * height
         near = rest & (gap < np.where(tall, 0.2, 0.25) * height + 1)
     else:
         if (rest & tall & whole).any():
             raise ValueError(f"{1 + (rest & tall & whole).sum()} digits "
                              "found; crop the image to one of them")
-    return digit
+    return np.append(False, group)[labels]
 
 
 def _border(labels):
