@@ -1832,7 +1832,7 @@ def _check_size(width, height):
 def _to_gray(pixels):
     """Mix the channels to (H, W) in [0, 1]; what is transparent is paper."""
     colors = pixels.shape[2] - (pixels.shape[2] + 1) % 2
-    gray = pixels[:, :, :colors].mean(axis=2)
+    gray = sum(pixels[:, :, c] for c in range(colors)) / colors
     if colors < pixels.shape[2]:
         alpha = pixels[:, :, -1] / max(pixels[:, :, -1].max(), 1e-6)
         white = 1 if gray.max() <= 1 else 255
