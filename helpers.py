@@ -1794,7 +1794,7 @@ def _read_image(image):
     step = -(-max(pixels.shape) // _WORK_SIZE)
     height, width = (n // step for n in pixels.shape[:2])
     pixels = pixels[:height * step, :width * step]
-    for _ in range(2):      # means of rows, then of columns
+    for _ in range(2):      # means of rows, then columns; slices are faster
         total = pixels[::step].astype(np.float32)
         for i in range(1, step):
             total += pixels[i::step]
